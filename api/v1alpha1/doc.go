@@ -7,5 +7,6 @@
 //
 // +k8s:deepcopy-gen=package
 // +k8s:openapi-gen=true
+// +k8s:openapi-model-package=dev.fingerpost.v1alpha1
 // +groupName=fingerpost.dev
 package v1alpha1

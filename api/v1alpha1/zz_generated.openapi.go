@@ -12,17 +12,17 @@ import (
 
 func GetOpenAPIDefinitions(ref common.ReferenceCallback) map[string]common.OpenAPIDefinition {
 	return map[string]common.OpenAPIDefinition{
-		"github.com/fingerpost/fingerpost/api/v1alpha1.Check":          schema_fingerpost_fingerpost_api_v1alpha1_Check(ref),
-		"github.com/fingerpost/fingerpost/api/v1alpha1.CheckResult":    schema_fingerpost_fingerpost_api_v1alpha1_CheckResult(ref),
-		"github.com/fingerpost/fingerpost/api/v1alpha1.Claim":          schema_fingerpost_fingerpost_api_v1alpha1_Claim(ref),
-		"github.com/fingerpost/fingerpost/api/v1alpha1.ExpiredClaim":   schema_fingerpost_fingerpost_api_v1alpha1_ExpiredClaim(ref),
-		"github.com/fingerpost/fingerpost/api/v1alpha1.Health":         schema_fingerpost_fingerpost_api_v1alpha1_Health(ref),
-		"github.com/fingerpost/fingerpost/api/v1alpha1.Instance":       schema_fingerpost_fingerpost_api_v1alpha1_Instance(ref),
-		"github.com/fingerpost/fingerpost/api/v1alpha1.InstanceList":   schema_fingerpost_fingerpost_api_v1alpha1_InstanceList(ref),
-		"github.com/fingerpost/fingerpost/api/v1alpha1.InstancePort":   schema_fingerpost_fingerpost_api_v1alpha1_InstancePort(ref),
-		"github.com/fingerpost/fingerpost/api/v1alpha1.InstanceSpec":   schema_fingerpost_fingerpost_api_v1alpha1_InstanceSpec(ref),
-		"github.com/fingerpost/fingerpost/api/v1alpha1.InstanceStatus": schema_fingerpost_fingerpost_api_v1alpha1_InstanceStatus(ref),
-		"github.com/fingerpost/fingerpost/api/v1alpha1.Renewal":        schema_fingerpost_fingerpost_api_v1alpha1_Renewal(ref),
+		Check{}.OpenAPIModelName():          schema_fingerpost_fingerpost_api_v1alpha1_Check(ref),
+		CheckResult{}.OpenAPIModelName():    schema_fingerpost_fingerpost_api_v1alpha1_CheckResult(ref),
+		Claim{}.OpenAPIModelName():          schema_fingerpost_fingerpost_api_v1alpha1_Claim(ref),
+		ExpiredClaim{}.OpenAPIModelName():   schema_fingerpost_fingerpost_api_v1alpha1_ExpiredClaim(ref),
+		Health{}.OpenAPIModelName():         schema_fingerpost_fingerpost_api_v1alpha1_Health(ref),
+		Instance{}.OpenAPIModelName():       schema_fingerpost_fingerpost_api_v1alpha1_Instance(ref),
+		InstanceList{}.OpenAPIModelName():   schema_fingerpost_fingerpost_api_v1alpha1_InstanceList(ref),
+		InstancePort{}.OpenAPIModelName():   schema_fingerpost_fingerpost_api_v1alpha1_InstancePort(ref),
+		InstanceSpec{}.OpenAPIModelName():   schema_fingerpost_fingerpost_api_v1alpha1_InstanceSpec(ref),
+		InstanceStatus{}.OpenAPIModelName(): schema_fingerpost_fingerpost_api_v1alpha1_InstanceStatus(ref),
+		Renewal{}.OpenAPIModelName():        schema_fingerpost_fingerpost_api_v1alpha1_Renewal(ref),
 	}
 }
 
@@ -369,14 +369,14 @@ func schema_fingerpost_fingerpost_api_v1alpha1_Instance(ref common.ReferenceCall
 						SchemaProps: spec.SchemaProps{
 							Description: "What was registered.",
 							Default:     map[string]interface{}{},
-							Ref:         ref("github.com/fingerpost/fingerpost/api/v1alpha1.InstanceSpec"),
+							Ref:         ref(InstanceSpec{}.OpenAPIModelName()),
 						},
 					},
 					"status": {
 						SchemaProps: spec.SchemaProps{
 							Description: "Whether traffic may go to it, and why. Written by the server only.",
 							Default:     map[string]interface{}{},
-							Ref:         ref("github.com/fingerpost/fingerpost/api/v1alpha1.InstanceStatus"),
+							Ref:         ref(InstanceStatus{}.OpenAPIModelName()),
 						},
 					},
 				},
@@ -384,7 +384,7 @@ func schema_fingerpost_fingerpost_api_v1alpha1_Instance(ref common.ReferenceCall
 			},
 		},
 		Dependencies: []string{
-			"github.com/fingerpost/fingerpost/api/v1alpha1.InstanceSpec", "github.com/fingerpost/fingerpost/api/v1alpha1.InstanceStatus", "k8s.io/apimachinery/pkg/apis/meta/v1.ObjectMeta"},
+			InstanceSpec{}.OpenAPIModelName(), InstanceStatus{}.OpenAPIModelName(), "k8s.io/apimachinery/pkg/apis/meta/v1.ObjectMeta"},
 	}
 }
 
@@ -421,7 +421,7 @@ func schema_fingerpost_fingerpost_api_v1alpha1_InstanceList(ref common.Reference
 							Items: &spec.SchemaOrArray{
 								Schema: &spec.Schema{
 									SchemaProps: spec.SchemaProps{
-										Ref: ref("github.com/fingerpost/fingerpost/api/v1alpha1.Instance"),
+										Ref: ref(Instance{}.OpenAPIModelName()),
 									},
 								},
 							},
@@ -432,7 +432,7 @@ func schema_fingerpost_fingerpost_api_v1alpha1_InstanceList(ref common.Reference
 			},
 		},
 		Dependencies: []string{
-			"github.com/fingerpost/fingerpost/api/v1alpha1.Instance", "k8s.io/apimachinery/pkg/apis/meta/v1.ListMeta"},
+			Instance{}.OpenAPIModelName(), "k8s.io/apimachinery/pkg/apis/meta/v1.ListMeta"},
 	}
 }
 
@@ -514,7 +514,7 @@ func schema_fingerpost_fingerpost_api_v1alpha1_InstanceSpec(ref common.Reference
 							Items: &spec.SchemaOrArray{
 								Schema: &spec.Schema{
 									SchemaProps: spec.SchemaProps{
-										Ref: ref("github.com/fingerpost/fingerpost/api/v1alpha1.InstancePort"),
+										Ref: ref(InstancePort{}.OpenAPIModelName()),
 									},
 								},
 							},
@@ -566,7 +566,7 @@ func schema_fingerpost_fingerpost_api_v1alpha1_InstanceSpec(ref common.Reference
 					"check": {
 						SchemaProps: spec.SchemaProps{
 							Description: "How the instance is health-checked. None: its registration is the last word.",
-							Ref:         ref("github.com/fingerpost/fingerpost/api/v1alpha1.Check"),
+							Ref:         ref(Check{}.OpenAPIModelName()),
 						},
 					},
 					"claims": {
@@ -585,7 +585,7 @@ func schema_fingerpost_fingerpost_api_v1alpha1_InstanceSpec(ref common.Reference
 							Items: &spec.SchemaOrArray{
 								Schema: &spec.Schema{
 									SchemaProps: spec.SchemaProps{
-										Ref: ref("github.com/fingerpost/fingerpost/api/v1alpha1.Claim"),
+										Ref: ref(Claim{}.OpenAPIModelName()),
 									},
 								},
 							},
@@ -596,7 +596,7 @@ func schema_fingerpost_fingerpost_api_v1alpha1_InstanceSpec(ref common.Reference
 			},
 		},
 		Dependencies: []string{
-			"github.com/fingerpost/fingerpost/api/v1alpha1.Check", "github.com/fingerpost/fingerpost/api/v1alpha1.Claim", "github.com/fingerpost/fingerpost/api/v1alpha1.InstancePort"},
+			Check{}.OpenAPIModelName(), Claim{}.OpenAPIModelName(), InstancePort{}.OpenAPIModelName()},
 	}
 }
 
@@ -634,13 +634,13 @@ func schema_fingerpost_fingerpost_api_v1alpha1_InstanceStatus(ref common.Referen
 						SchemaProps: spec.SchemaProps{
 							Description: "The last word on its health.",
 							Default:     map[string]interface{}{},
-							Ref:         ref("github.com/fingerpost/fingerpost/api/v1alpha1.Health"),
+							Ref:         ref(Health{}.OpenAPIModelName()),
 						},
 					},
 					"check": {
 						SchemaProps: spec.SchemaProps{
 							Description: "Result of the server's own checks; none without an http, tcp, grpc or ttl check.",
-							Ref:         ref("github.com/fingerpost/fingerpost/api/v1alpha1.CheckResult"),
+							Ref:         ref(CheckResult{}.OpenAPIModelName()),
 						},
 					},
 					"expired": {
@@ -659,7 +659,7 @@ func schema_fingerpost_fingerpost_api_v1alpha1_InstanceStatus(ref common.Referen
 							Items: &spec.SchemaOrArray{
 								Schema: &spec.Schema{
 									SchemaProps: spec.SchemaProps{
-										Ref: ref("github.com/fingerpost/fingerpost/api/v1alpha1.ExpiredClaim"),
+										Ref: ref(ExpiredClaim{}.OpenAPIModelName()),
 									},
 								},
 							},
@@ -670,7 +670,7 @@ func schema_fingerpost_fingerpost_api_v1alpha1_InstanceStatus(ref common.Referen
 			},
 		},
 		Dependencies: []string{
-			"github.com/fingerpost/fingerpost/api/v1alpha1.CheckResult", "github.com/fingerpost/fingerpost/api/v1alpha1.ExpiredClaim", "github.com/fingerpost/fingerpost/api/v1alpha1.Health"},
+			CheckResult{}.OpenAPIModelName(), ExpiredClaim{}.OpenAPIModelName(), Health{}.OpenAPIModelName()},
 	}
 }
 

@@ -1,0 +1,20 @@
+// Package apiserver is the Kubernetes API: k8s.io/apiserver and
+// k8s.io/apiextensions-apiserver with the REST storages, validation,
+// defaulting and table printers of k8s.io/kubernetes, assembled by hand, and
+// our own kind Instance beside them. All imports of k8s.io/kubernetes that
+// serve requests live here, so that an upgrade touches one place.
+//
+// What differs from a kube-apiserver, and why:
+//
+//   - ClusterIPs are allocated by our own [allocator]: upstream's lists every
+//     address twice per allocation. The API is the same: ServiceCIDR and
+//     IPAddress objects, the same messages.
+//   - EndpointSlices and Endpoints may hold loopback addresses when our own
+//     controller writes them and each endpoint names its node: processes on
+//     laptops listen on 127.0.0.1 only. Slices made by hand keep the refusal.
+//   - Heartbeats (the renew subresource of Instances) are answered before the
+//     filter chain, from memory: see renew.go.
+//   - The server talks to itself without a socket: see loopback.go.
+//   - Anonymous requests are refused except for health and version.
+//   - Writes are refused with 507 while the disk is full.
+package apiserver

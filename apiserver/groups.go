@@ -1,0 +1,120 @@
+package apiserver
+
+import (
+	"fmt"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apiserver/pkg/registry/generic"
+	"k8s.io/apiserver/pkg/registry/rest"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/apiserver/pkg/server/options"
+	controlplaneapiserver "k8s.io/kubernetes/pkg/controlplane/apiserver"
+	admissionregistrationrest "k8s.io/kubernetes/pkg/registry/admissionregistration/rest"
+	appsrest "k8s.io/kubernetes/pkg/registry/apps/rest"
+	authenticationrest "k8s.io/kubernetes/pkg/registry/authentication/rest"
+	authorizationrest "k8s.io/kubernetes/pkg/registry/authorization/rest"
+	coordinationrest "k8s.io/kubernetes/pkg/registry/coordination/rest"
+	slicestore "k8s.io/kubernetes/pkg/registry/discovery/endpointslice/storage"
+	discoveryrest "k8s.io/kubernetes/pkg/registry/discovery/rest"
+	eventsrest "k8s.io/kubernetes/pkg/registry/events/rest"
+	networkingrest "k8s.io/kubernetes/pkg/registry/networking/rest"
+	policyrest "k8s.io/kubernetes/pkg/registry/policy/rest"
+	rbacrest "k8s.io/kubernetes/pkg/registry/rbac/rest"
+
+	"github.com/fingerpost/fingerpost/api/v1alpha1"
+)
+
+// eventTTL is how long Events are kept.
+const eventTTL = time.Hour
+
+// providers lists the groups beside the core, in the order of discovery.
+func (r *core) providers() []controlplaneapiserver.RESTStorageProvider {
+	authz := r.generic.Authorization.Authorizer
+	return []controlplaneapiserver.RESTStorageProvider{
+		authenticationrest.RESTStorageProvider{Authenticator: r.generic.Authentication.Authenticator, APIAudiences: audiences},
+		authorizationrest.RESTStorageProvider{Authorizer: authz, RuleResolver: r.generic.RuleResolver},
+		coordinationrest.RESTStorageProvider{},
+		discoveryrest.StorageProvider{},
+		networkingrest.RESTStorageProvider{},
+		policyrest.RESTStorageProvider{},
+		rbacrest.RESTStorageProvider{Authorizer: authz},
+		appsrest.StorageProvider{},
+		admissionregistrationrest.RESTStorageProvider{Authorizer: authz, DiscoveryClient: r.client.Discovery()},
+		eventsrest.RESTStorageProvider{TTL: eventTTL},
+	}
+}
+
+// install puts every group into the server.
+func (r *core) install(s *genericapiserver.GenericAPIServer, own *runtime.Scheme, codecs serializer.CodecFactory) error {
+	rc, opts := r.generic.MergedResourceConfig, r.generic.RESTOptionsGetter
+	groups := []*genericapiserver.APIGroupInfo{}
+	var ipAddresses ipAddressStore
+	for _, p := range r.providers() {
+		info, err := p.NewRESTStorage(rc, opts)
+		if err != nil {
+			return fmt.Errorf("apiserver: group %s: %w", p.GroupName(), err)
+		}
+		v1 := info.VersionedResourcesStorageMap["v1"]
+		switch p.GroupName() {
+		case "networking.k8s.io":
+			ipAddresses, _ = v1["ipaddresses"].(ipAddressStore)
+			r.drop(v1, "networkpolicies")
+		case "policy":
+			r.drop(v1, "poddisruptionbudgets/status")
+		case "discovery.k8s.io":
+			slices := v1["endpointslices"].(*slicestore.REST)
+			slices.CreateStrategy = sliceCreate{slices.CreateStrategy}
+			slices.UpdateStrategy = sliceUpdate{slices.UpdateStrategy}
+		case "apps":
+			for _, name := range []string{"controllerrevisions", "daemonsets", "daemonsets/status", "statefulsets", "statefulsets/status", "statefulsets/scale"} {
+				r.drop(v1, name)
+			}
+		}
+		groups = append(groups, &info)
+	}
+	if ipAddresses == nil {
+		return fmt.Errorf("apiserver: the networking group has no storage of IPAddresses")
+	}
+	info, err := r.storage(rc, opts, ipAddresses)
+	if err != nil {
+		return fmt.Errorf("apiserver: the core group: %w", err)
+	}
+	if err := s.InstallLegacyAPIGroup(genericapiserver.DefaultLegacyAPIPrefix, &info); err != nil {
+		return fmt.Errorf("apiserver: install the core group: %w", err)
+	}
+	ownInfo, err := r.ownGroup(own, codecs)
+	if err != nil {
+		return err
+	}
+	if err := s.InstallAPIGroups(append(groups, ownInfo)...); err != nil {
+		return fmt.Errorf("apiserver: install the groups: %w", err)
+	}
+	return nil
+}
+
+// drop removes a resource for which nothing runs yet: an object that is
+// accepted and never acted on is worse than a clear "no such resource".
+func (r *core) drop(m map[string]rest.Storage, name string) {
+	if st := m[name]; st != nil {
+		st.Destroy()
+		delete(m, name)
+	}
+}
+
+func (r *core) ownGroup(s *runtime.Scheme, codecs serializer.CodecFactory) (*genericapiserver.APIGroupInfo, error) {
+	info := genericapiserver.NewDefaultAPIGroupInfo(v1alpha1.GroupName, s, metav1.ParameterCodec, codecs)
+	etcd := *r.etcd
+	etcd.StorageConfig.Codec = codecs.LegacyCodec(v1alpha1.GroupVersion)
+	etcd.StorageConfig.EncodeVersioner = runtime.NewMultiGroupVersioner(v1alpha1.GroupVersion)
+	etcd.StorageConfig.StorageObjectCountTracker = r.generic.StorageObjectCountTracker
+	var opts generic.RESTOptionsGetter = &options.StorageFactoryRestOptionsFactory{Options: etcd, StorageFactory: &options.SimpleStorageFactory{StorageConfig: etcd.StorageConfig}}
+	st, err := newInstanceStorage(s, opts)
+	if err != nil {
+		return nil, fmt.Errorf("apiserver: storage of instances: %w", err)
+	}
+	info.VersionedResourcesStorageMap["v1alpha1"] = st
+	return &info, nil
+}

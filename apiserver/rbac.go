@@ -1,0 +1,126 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/kubernetes/plugin/pkg/auth/authorizer/rbac/bootstrappolicy"
+
+	"github.com/fingerpost/fingerpost/api/v1alpha1"
+)
+
+// Own cluster roles.
+const (
+	// RoleRegistrar may register and renew Instances; bind it to the service
+	// accounts of processes that register themselves.
+	RoleRegistrar = "fingerpost:registrar"
+	// RoleNode may read what a node's views need.
+	RoleNode = "fingerpost:node"
+)
+
+func ownRoles() []rbacv1.ClusterRole {
+	group := []string{v1alpha1.GroupName}
+	aggregate := func(to string) map[string]string {
+		return map[string]string{"rbac.authorization.k8s.io/aggregate-to-" + to: "true"}
+	}
+	return []rbacv1.ClusterRole{
+		{ObjectMeta: metav1.ObjectMeta{Name: RoleRegistrar, Labels: aggregate("edit")}, Rules: []rbacv1.PolicyRule{
+			{APIGroups: group, Resources: []string{"instances"}, Verbs: []string{"get", "list", "watch", "create", "update", "patch", "delete"}},
+			{APIGroups: group, Resources: []string{"instances/renew"}, Verbs: []string{"create", "update"}},
+		}},
+		{ObjectMeta: metav1.ObjectMeta{Name: "fingerpost:view", Labels: aggregate("view")}, Rules: []rbacv1.PolicyRule{
+			{APIGroups: group, Resources: []string{"instances", "instances/status"}, Verbs: []string{"get", "list", "watch"}},
+		}},
+		{ObjectMeta: metav1.ObjectMeta{Name: RoleNode}, Rules: []rbacv1.PolicyRule{
+			{APIGroups: []string{""}, Resources: []string{"services", "endpoints", "namespaces", "nodes", "pods"}, Verbs: []string{"get", "list", "watch"}},
+			{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: []string{"get", "list", "watch"}},
+			{APIGroups: group, Resources: []string{"instances"}, Verbs: []string{"get", "list", "watch"}},
+			{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "patch", "update"}},
+		}},
+	}
+}
+
+// upstreamRoles are the roles of Kubernetes that mean something here: those
+// for people, and those that every identity has. The many roles of its
+// controllers are left out: ours are one process.
+func upstreamRoles() ([]rbacv1.ClusterRole, []rbacv1.ClusterRoleBinding) {
+	wanted := map[string]bool{}
+	for _, n := range []string{
+		"cluster-admin", "admin", "edit", "view",
+		"system:aggregate-to-admin", "system:aggregate-to-edit", "system:aggregate-to-view",
+		"system:discovery", "system:basic-user", "system:public-info-viewer", "system:monitoring",
+		"system:service-account-issuer-discovery", "system:node-proxier", "system:kube-dns", "system:auth-delegator",
+	} {
+		wanted[n] = true
+	}
+	var roles []rbacv1.ClusterRole
+	for _, r := range bootstrappolicy.ClusterRoles() {
+		if wanted[r.Name] {
+			roles = append(roles, r)
+		}
+	}
+	var bindings []rbacv1.ClusterRoleBinding
+	for _, b := range bootstrappolicy.ClusterRoleBindings() {
+		if wanted[b.RoleRef.Name] {
+			bindings = append(bindings, b)
+		}
+	}
+	return roles, bindings
+}
+
+// ensureRBAC makes the roles and bindings that are missing. What is there is
+// left as it is: the administrator may have changed it.
+func ensureRBAC(ctx context.Context, c kubernetes.Interface) error {
+	roles, bindings := upstreamRoles()
+	roles = append(roles, ownRoles()...)
+	haveRoles, err := c.RbacV1().ClusterRoles().List(ctx, metav1.ListOptions{ResourceVersion: "0"})
+	if err != nil {
+		return fmt.Errorf("apiserver: read the cluster roles: %w", err)
+	}
+	haveBindings, err := c.RbacV1().ClusterRoleBindings().List(ctx, metav1.ListOptions{ResourceVersion: "0"})
+	if err != nil {
+		return fmt.Errorf("apiserver: read the cluster role bindings: %w", err)
+	}
+	have := map[string]bool{}
+	for i := range haveRoles.Items {
+		have["role "+haveRoles.Items[i].Name] = true
+	}
+	for i := range haveBindings.Items {
+		have["binding "+haveBindings.Items[i].Name] = true
+	}
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var errs []error
+	create := func(name string, f func() error) {
+		if have[name] {
+			return
+		}
+		wg.Go(func() { // side by side, so that they share the store's syncs
+			if err := f(); err != nil && !apierrors.IsAlreadyExists(err) {
+				mu.Lock()
+				errs = append(errs, fmt.Errorf("apiserver: make the cluster %s: %w", name, err))
+				mu.Unlock()
+			}
+		})
+	}
+	for i := range roles {
+		create("role "+roles[i].Name, func() error {
+			_, err := c.RbacV1().ClusterRoles().Create(ctx, &roles[i], metav1.CreateOptions{})
+			return err
+		})
+	}
+	for i := range bindings {
+		create("binding "+bindings[i].Name, func() error {
+			_, err := c.RbacV1().ClusterRoleBindings().Create(ctx, &bindings[i], metav1.CreateOptions{})
+			return err
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}

@@ -1,0 +1,180 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	apiextensionsapiserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
+	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	restclient "k8s.io/client-go/rest"
+	ipallocatorcontroller "k8s.io/kubernetes/pkg/registry/core/service/ipallocator/controller"
+	"k8s.io/kubernetes/pkg/serviceaccount"
+)
+
+// Server is the API server. Client, Informers and Rest reach it in process.
+type Server struct {
+	// Rest is a client configuration with all rights, without a socket.
+	Rest      *restclient.Config
+	Client    kubernetes.Interface
+	Informers informers.SharedInformerFactory
+	// PKI of the server, for kubeconfigs and for the CA in each namespace.
+	PKI *PKI
+
+	cfg     *Config
+	base    *base
+	core    *core
+	generic *genericapiserver.GenericAPIServer
+	crds    *apiextensionsapiserver.CustomResourceDefinitions
+	ready   chan struct{}
+	failed  chan error
+}
+
+// New assembles the server. Nothing is served before Run.
+func New(cfg Config) (*Server, error) {
+	c := &cfg
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	scheme, codecs, err := ownScheme()
+	if err != nil {
+		return nil, err
+	}
+	b, err := newBase(c, scheme)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := serviceaccount.StaticPublicKeysGetter([]any{c.PKI.SAKey.Public()})
+	if err != nil {
+		return nil, err
+	}
+	if err := authenticate(b.generic, c.PKI, keys, b.client); err != nil {
+		return nil, fmt.Errorf("apiserver: authentication: %w", err)
+	}
+	if err := authorize(b.generic, b.informers); err != nil {
+		return nil, fmt.Errorf("apiserver: authorization: %w", err)
+	}
+	auth, resolver, err := admit(b)
+	if err != nil {
+		return nil, err
+	}
+	crds, err := newCRDs(b, auth, resolver)
+	if err != nil {
+		return nil, err
+	}
+	r, err := newCore(b, c)
+	if err != nil {
+		return nil, err
+	}
+	s, err := b.generic.Complete(b.informers).New("fingerpost", crds.GenericAPIServer)
+	if err != nil {
+		return nil, fmt.Errorf("apiserver: %w", err)
+	}
+	if err := r.install(s, scheme, codecs); err != nil {
+		return nil, err
+	}
+	srv := &Server{
+		Rest: b.generic.LoopbackClientConfig, Client: b.client, Informers: b.informers, PKI: c.PKI,
+		cfg: c, base: b, core: r, generic: s, crds: crds, ready: make(chan struct{}), failed: make(chan error, 1),
+	}
+	return srv, srv.hooks()
+}
+
+// hooks are what runs once requests are served; the server is not ready before
+// they return.
+func (s *Server) hooks() error {
+	if err := s.generic.AddPostStartHook("bootstrap", func(h genericapiserver.PostStartHookContext) error {
+		if err := bootstrap(h, s.Client, s.cfg); err != nil {
+			s.fail(err)
+			return err
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	if err := s.generic.AddPostStartHook("allocators", func(h genericapiserver.PostStartHookContext) error {
+		ports := make(chan struct{})
+		go s.core.repairPorts(func() { close(ports) }, stopOf(h))
+		repair := ipallocatorcontroller.NewRepairIPAddress(repairInterval, s.Client,
+			s.Informers.Core().V1().Services(), s.Informers.Networking().V1().ServiceCIDRs(), s.Informers.Networking().V1().IPAddresses())
+		s.Informers.Start(h.Done())
+		go repair.RunUntil(func() {}, stopOf(h))
+		select {
+		case <-ports:
+			return nil
+		case <-h.Done():
+			return h.Err()
+		}
+	}); err != nil {
+		return err
+	}
+	return s.generic.AddBootSequenceHealthChecks(allocatorCheck(s.core.allocs))
+}
+
+func stopOf(ctx context.Context) chan struct{} {
+	stop := make(chan struct{})
+	context.AfterFunc(ctx, func() { close(stop) })
+	return stop
+}
+
+func (s *Server) fail(err error) {
+	select {
+	case s.failed <- err:
+	default:
+	}
+}
+
+// Ready is closed when every request can be served.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Run serves until ctx ends, then drains.
+func (s *Server) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	prepared := s.generic.PrepareRun()
+	if err := publishCRDs(s.generic, s.crds); err != nil {
+		return fmt.Errorf("apiserver: %w", err)
+	}
+	s.base.transport.set(s.generic.Handler)
+	go func() {
+		select {
+		case err := <-s.failed:
+			cancel(err)
+		case <-ctx.Done():
+		}
+	}()
+	go s.awaitReady(ctx)
+	err := prepared.RunWithContext(ctx)
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return err
+}
+
+// readyPoll is how often readiness is looked at during the start.
+const readyPoll = 5 * time.Millisecond
+
+func (s *Server) awaitReady(ctx context.Context) {
+	t := time.NewTicker(readyPoll)
+	defer t.Stop()
+	for {
+		var code int
+		s.Client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).StatusCode(&code)
+		if code == http.StatusOK {
+			close(s.ready)
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+	if err := publishOwnV3(s.generic, s.crds.GenericAPIServer.Handler.NonGoRestfulMux); err != nil {
+		s.cfg.Log.Warn("kubectl explain will not know CustomResourceDefinitions", "error", err)
+	}
+}
