@@ -1,0 +1,3 @@
+// Package observe is how a process tells what it does: structured logs,
+// Prometheus metrics and health endpoints.
+package observe

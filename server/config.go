@@ -1,0 +1,119 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/client-go/rest"
+)
+
+// Config of a system. The zero values of most fields have a default, see
+// Default.
+type Config struct {
+	// Server side.
+	DataDir       string   // state, certificates, admin.kubeconfig
+	Listen        string   // address of the API: host:port
+	Advertise     string   // address at which others reach the API; "" = that of Listen, or the machine's
+	EtcdEndpoints []string // external etcd; empty: embedded, in DataDir
+	EtcdCA        string
+	EtcdCert      string
+	EtcdKey       string
+	ServiceCIDRs  []netip.Prefix
+	NodePorts     [2]int
+	CertNames     []string // further names and addresses of the serving certificate
+	UnsafeNoSync  bool     // embedded etcd without fsync
+
+	// Node side.
+	Rest       *rest.Config // the API server to follow (node)
+	NodeName   string
+	NodeZone   string
+	DNSListen  []string // UDP and TCP; empty: no DNS
+	DNSZone    string
+	Upstreams  []string
+	ResolvConf string
+	Proxy      bool // virtual IPs
+	NodeAddrs  []netip.Addr
+
+	Metrics  string // address of /metrics, /healthz and /readyz; "": none
+	Log      *slog.Logger
+	Registry *prometheus.Registry
+}
+
+// UnprivilegedCIDR is the service range of a server that is not root: any
+// address in 127.0.0.0/8 can be listened on by anybody on Linux.
+var UnprivilegedCIDR = netip.MustParsePrefix("127.96.0.0/16")
+
+// PrivilegedCIDR is the service range of a server that is root.
+var PrivilegedCIDR = netip.MustParsePrefix("10.96.0.0/16")
+
+// Default fills what is not set. Privileged: this process may add routes.
+func (c *Config) Default(privileged bool) error {
+	if c.Listen == "" {
+		c.Listen = "127.0.0.1:6443"
+	}
+	if len(c.ServiceCIDRs) == 0 {
+		c.ServiceCIDRs = []netip.Prefix{UnprivilegedCIDR}
+		if privileged {
+			c.ServiceCIDRs = []netip.Prefix{PrivilegedCIDR}
+		}
+	}
+	if c.NodePorts == [2]int{} {
+		c.NodePorts = [2]int{30000, 32767}
+	}
+	if c.NodeName == "" {
+		h, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("server: the machine has no host name (%w); give --node-name", err)
+		}
+		c.NodeName = strings.ToLower(h)
+	}
+	if c.DNSZone == "" {
+		c.DNSZone = "cluster.local"
+	}
+	if c.ResolvConf == "" {
+		c.ResolvConf = "/etc/resolv.conf"
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Registry == nil {
+		c.Registry = prometheus.NewRegistry()
+	}
+	return nil
+}
+
+// advertise finds the address of the endpoint of default/kubernetes.
+func (c *Config) advertise(l net.Addr) (netip.Addr, error) {
+	if c.Advertise != "" {
+		a, err := netip.ParseAddr(c.Advertise)
+		if err != nil {
+			return netip.Addr{}, fmt.Errorf("server: --advertise-address %q: want an IP address", c.Advertise)
+		}
+		return a, nil
+	}
+	ap, err := netip.ParseAddrPort(l.String())
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("server: listen address %s: %w", l, err)
+	}
+	if !ap.Addr().IsUnspecified() {
+		return ap.Addr().Unmap(), nil
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("server: the machine's addresses: %w", err)
+	}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok {
+			if addr, ok := netip.AddrFromSlice(n.IP); ok && addr.Unmap().IsGlobalUnicast() && addr.Unmap().Is4() {
+				return addr.Unmap(), nil
+			}
+		}
+	}
+	return netip.Addr{}, errors.New("server: the machine has no address but loopback ones; give --advertise-address, or listen on 127.0.0.1")
+}

@@ -1,0 +1,110 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// part is one thing that runs.
+type part struct {
+	name  string
+	run   func(ctx context.Context) error
+	ready <-chan struct{} // nil: ready at once
+}
+
+// System is an ordered list of parts.
+type System struct {
+	log   *slog.Logger
+	parts []part
+	// closers run after all parts have stopped, last first.
+	closers []func()
+	ready   chan struct{}
+}
+
+// stopPatience is how long one part may take to stop.
+const stopPatience = 10 * time.Second
+
+func newSystem(log *slog.Logger) *System {
+	return &System{log: log, ready: make(chan struct{})}
+}
+
+func (s *System) add(name string, run func(context.Context) error, ready <-chan struct{}) {
+	s.parts = append(s.parts, part{name, run, ready})
+}
+
+func (s *System) onClose(f func()) { s.closers = append(s.closers, f) }
+
+// Ready is closed when every part has started.
+func (s *System) Ready() <-chan struct{} { return s.ready }
+
+// Close frees what New opened; for a System that is not run.
+func (s *System) Close() {
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		s.closers[i]()
+	}
+	s.closers = nil
+}
+
+// running is a started part.
+type running struct {
+	part
+	cancel context.CancelFunc
+	done   chan error
+}
+
+// Run starts the parts in order and keeps them running until ctx ends or one
+// of them fails, then stops them in the opposite order. The error is that of
+// the part that failed.
+func (s *System) Run(ctx context.Context) error {
+	defer s.Close()
+	failed := make(chan error, len(s.parts))
+	var up []running
+	var cause error
+start:
+	for _, p := range s.parts {
+		pctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		r := running{p, cancel, make(chan error, 1)}
+		up = append(up, r)
+		go func() {
+			err := p.run(pctx)
+			if pctx.Err() == nil { // it ended by itself
+				if err == nil {
+					err = errors.New("it ended")
+				}
+				failed <- fmt.Errorf("%s: %w", p.name, err)
+			} else if err != nil && !errors.Is(err, context.Canceled) {
+				s.log.Warn("a part did not stop cleanly", "part", p.name, "error", err)
+			}
+			r.done <- err
+		}()
+		if p.ready == nil {
+			continue
+		}
+		select {
+		case <-p.ready:
+		case cause = <-failed:
+			break start
+		case <-ctx.Done():
+			break start
+		}
+	}
+	if cause == nil && ctx.Err() == nil {
+		close(s.ready)
+		select {
+		case cause = <-failed:
+		case <-ctx.Done():
+		}
+	}
+	for i := len(up) - 1; i >= 0; i-- {
+		up[i].cancel()
+		select {
+		case <-up[i].done:
+		case <-time.After(stopPatience):
+			s.log.Warn("a part does not stop; going on without it", "part", up[i].name)
+		}
+	}
+	return cause
+}
