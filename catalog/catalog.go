@@ -35,13 +35,14 @@ func (c *Catalog) Snapshot() *Snapshot { return c.current.Load() }
 type Txn struct {
 	snap    Snapshot
 	now     time.Time
-	changed map[Key]*Entry  // the entry before this Txn, nil if there was none
-	spaces  map[string]bool // namespace -> existed before this Txn
-	fresh   bool            // freshness changed
+	changed map[Key]*Entry   // the entry before this Txn, nil if there was none
+	again   map[Key]struct{} // keys put more than once: they may be back where they were
+	spaces  map[string]bool  // namespace -> existed before this Txn
 }
 
 // Update runs f and publishes what it changed as one new revision. If nothing
-// changed in effect there is no new revision and nobody is told.
+// changed in effect there is no new revision and nobody is told; if f panics,
+// nothing is published. f must not call Update.
 func (c *Catalog) Update(f func(*Txn)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -49,14 +50,63 @@ func (c *Catalog) Update(f func(*Txn)) {
 	t := Txn{snap: *old, now: c.now(), changed: map[Key]*Entry{}, spaces: map[string]bool{}}
 	t.snap.revision++
 	f(&t)
-	if len(t.changed) == 0 && len(t.spaces) == 0 && !t.fresh {
+	t.settle()
+	if len(t.changed) == 0 && len(t.spaces) == 0 && t.snap.fresh.Equal(old.fresh) {
 		return
 	}
-	snap := &t.snap
+	// A copy, so that the snapshot does not keep the Txn and the entries
+	// before it alive, and a Txn that leaked out of f cannot change it.
+	snap := new(Snapshot)
+	*snap = t.snap
 	c.current.Store(snap)
+	d := t.delta(old, snap)
 	for s := range c.subs {
-		s.push(snap, t.changed, t.spaces)
+		s.push(&d)
 	}
+}
+
+// settle puts the entry from before the Txn back where the Txn changed one to
+// and fro.
+func (t *Txn) settle() {
+	for k := range t.again {
+		old, next := t.changed[k], t.entry(k)
+		if !old.equal(next) {
+			continue
+		}
+		delete(t.changed, k)
+		if old != nil {
+			t.snap.entries = t.snap.entries.put(k, old)
+		}
+	}
+}
+
+// delta is what one Update tells every subscriber.
+type delta struct {
+	snap    *Snapshot
+	at      time.Time
+	keys    []keyDelta
+	spaces  []string
+	visible bool // readers of the snapshot can tell it from the one before
+}
+
+type keyDelta struct {
+	key  Key
+	gone bool // not in the snapshot any more
+}
+
+func (t *Txn) delta(old, snap *Snapshot) delta {
+	d := delta{snap: snap, at: t.now, keys: make([]keyDelta, 0, len(t.changed))}
+	for k, before := range t.changed {
+		// Endpoints that wait for their service are nobody's business yet.
+		if gone := snap.Get(k) == nil; !gone || before.visible() {
+			d.keys = append(d.keys, keyDelta{k, gone})
+		}
+	}
+	for n := range t.spaces {
+		d.spaces = append(d.spaces, n)
+	}
+	d.visible = len(d.keys) > 0 || len(d.spaces) > 0 || !snap.fresh.Equal(old.fresh)
+	return d
 }
 
 // PutService adds or replaces a service. The catalog owns s from here on.
@@ -83,7 +133,8 @@ func (t *Txn) DeleteService(k Key) {
 }
 
 // PutEndpoints replaces all endpoints of a service. The catalog owns eps from
-// here on. No endpoints: nil.
+// here on. No endpoints: nil. The order counts: the same endpoints in another
+// order are a change, so a door keeps a stable one.
 func (t *Txn) PutEndpoints(k Key, eps []Endpoint) {
 	old := t.entry(k)
 	if old == nil && len(eps) == 0 || old != nil && endpointsEqual(old.Endpoints, eps) {
@@ -115,10 +166,7 @@ func (t *Txn) DeleteNamespace(name string) {
 // SetFreshness says whether the source has been read completely and whether
 // it is there now.
 func (t *Txn) SetFreshness(f Freshness) {
-	if t.snap.fresh != f {
-		t.snap.fresh = f
-		t.fresh = true
-	}
+	t.snap.fresh = f
 }
 
 // Entry gives the entry as it stands inside the transaction, nil if none. An
@@ -141,6 +189,11 @@ func (t *Txn) noteNamespace(name string, existed bool) {
 func (t *Txn) put(k Key, old, next *Entry) {
 	if _, seen := t.changed[k]; !seen {
 		t.changed[k] = old
+	} else {
+		if t.again == nil {
+			t.again = map[Key]struct{}{}
+		}
+		t.again[k] = struct{}{}
 	}
 	t.count(old, -1)
 	t.count(next, +1)

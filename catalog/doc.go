@@ -21,8 +21,9 @@
 //     states between ([Batch] coalesces), and it never sees an older state
 //     after a newer one. Old in a [Change] is always what that subscriber was
 //     given before, so a view can undo exactly what it did.
-//   - A slow subscriber costs memory bounded by the number of services and
-//     never blocks a writer or another subscriber.
+//   - A slow subscriber costs memory bounded by the number of services (those
+//     it was given last and those there are now, not those that came and went
+//     between) and never blocks a writer or another subscriber.
 //   - An endpoint whose Service is unknown is kept, invisible, until the
 //     Service arrives: the order in which a door learns of the two is free.
 //   - The catalog never forgets by itself. When the source is gone the last

@@ -13,6 +13,17 @@ type Entry struct {
 	Changed   time.Time // when that was
 }
 
+// visible says whether readers see the entry: it has a service.
+func (e *Entry) visible() bool { return e != nil && e.Service != nil }
+
+// equal says whether two entries hold the same, whenever they were made.
+func (e *Entry) equal(o *Entry) bool {
+	if e == nil || o == nil {
+		return e == o
+	}
+	return e.Service.Equal(o.Service) && endpointsEqual(e.Endpoints, o.Endpoints)
+}
+
 // Freshness says how far the catalog can be believed.
 type Freshness struct {
 	// Synced: the door has seen everything there was once. Before that an
@@ -20,6 +31,11 @@ type Freshness struct {
 	Synced bool
 	// StaleSince: when the door lost its source; zero while it has it.
 	StaleSince time.Time
+}
+
+// Equal says whether two say the same.
+func (f Freshness) Equal(o Freshness) bool {
+	return f.Synced == o.Synced && f.StaleSince.Equal(o.StaleSince)
 }
 
 // Stale says whether the source is gone.
@@ -46,7 +62,7 @@ func (s *Snapshot) Len() (services, endpoints int) { return s.services, s.endpoi
 
 // Get gives the entry of a service, nil if there is none.
 func (s *Snapshot) Get(k Key) *Entry {
-	if e, ok := s.entries.get(k); ok && e.Service != nil {
+	if e, _ := s.entries.get(k); e.visible() {
 		return e
 	}
 	return nil
@@ -56,7 +72,7 @@ func (s *Snapshot) Get(k Key) *Entry {
 func (s *Snapshot) All() iter.Seq[*Entry] {
 	return func(yield func(*Entry) bool) {
 		for _, e := range s.entries.all() {
-			if e.Service != nil && !yield(e) {
+			if e.visible() && !yield(e) {
 				return
 			}
 		}

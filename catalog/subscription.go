@@ -21,12 +21,13 @@ type NamespaceChange struct {
 }
 
 // Batch is everything that changed between two calls of Next. It may be empty
-// but for the snapshot when only the freshness changed.
+// but for the snapshot when only the freshness changed, or when changes undid
+// each other.
 type Batch struct {
 	Snapshot   *Snapshot
 	Changes    []Change // one per service, in no order
 	Namespaces []NamespaceChange
-	Oldest     time.Time // when the oldest change in the batch was made
+	Oldest     time.Time // when the oldest change in the batch was made; zero in the first batch
 }
 
 // Subscription is one reader's place in the stream of changes. It is for one
@@ -42,8 +43,8 @@ type Subscription struct {
 
 type pending struct {
 	snap   *Snapshot
-	keys   map[Key]struct{}
-	spaces map[string]struct{}
+	keys   map[Key]struct{}    // services that may differ from given
+	spaces map[string]struct{} // namespaces that differ from given
 	oldest time.Time
 }
 
@@ -59,7 +60,8 @@ func (c *Catalog) Subscribe() *Subscription {
 	return s
 }
 
-// Close ends the stream and frees what it holds.
+// Close ends the stream: nothing is collected for it any more. It may be
+// called more than once, and from any goroutine.
 func (s *Subscription) Close() {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
@@ -67,21 +69,15 @@ func (s *Subscription) Close() {
 }
 
 // push is called by the writer, under the catalog's lock.
-func (s *Subscription) push(snap *Snapshot, changed map[Key]*Entry, spaces map[string]bool) {
+func (s *Subscription) push(d *delta) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := &s.pending
-	p.snap = snap
+	s.pending.snap = d.snap
+	if !d.visible {
+		return
+	}
 	if s.given != nil { // before the first Next everything is pending anyway
-		if p.keys == nil {
-			p.keys, p.spaces, p.oldest = make(map[Key]struct{}, len(changed)), map[string]struct{}{}, s.c.now()
-		}
-		for k := range changed {
-			p.keys[k] = struct{}{}
-		}
-		for n := range spaces {
-			p.spaces[n] = struct{}{}
-		}
+		s.pending.add(d, s.given)
 	}
 	select {
 	case s.wake <- struct{}{}:
@@ -89,9 +85,37 @@ func (s *Subscription) push(snap *Snapshot, changed map[Key]*Entry, spaces map[s
 	}
 }
 
+// add keeps the sets as small as the difference between what the subscriber
+// was given and what is: services that come and go unseen leave no trace.
+func (p *pending) add(d *delta, given *Snapshot) {
+	if p.oldest.IsZero() {
+		p.oldest = d.at
+	}
+	for _, k := range d.keys {
+		if k.gone && given.Get(k.key) == nil {
+			delete(p.keys, k.key)
+			continue
+		}
+		if p.keys == nil {
+			p.keys = make(map[Key]struct{}, len(d.keys))
+		}
+		p.keys[k.key] = struct{}{}
+	}
+	for _, n := range d.spaces {
+		if given.HasNamespace(n) == d.snap.HasNamespace(n) {
+			delete(p.spaces, n)
+			continue
+		}
+		if p.spaces == nil {
+			p.spaces = map[string]struct{}{}
+		}
+		p.spaces[n] = struct{}{}
+	}
+}
+
 // Wake is ready when Next will not block: for readers that wait for several
-// things at once. Receiving from it takes the signal; call Next afterwards
-// with TryNext.
+// things at once. Receiving from it takes the signal, so call TryNext
+// afterwards, not Next.
 func (s *Subscription) Wake() <-chan struct{} { return s.wake }
 
 // Next waits for changes and returns all that came since the last call. The
@@ -112,6 +136,10 @@ func (s *Subscription) TryNext() Batch {
 	p, before := s.pending, s.given
 	s.pending = pending{snap: p.snap}
 	s.given = p.snap
+	select {
+	case <-s.wake: // else the next Next would return at once, with nothing
+	default:
+	}
 	s.mu.Unlock()
 
 	b := Batch{Snapshot: p.snap, Oldest: p.oldest}
@@ -120,7 +148,7 @@ func (s *Subscription) TryNext() Batch {
 			b.Changes = append(b.Changes, Change{Key: e.Service.Key, New: e})
 		}
 		for n := range p.snap.Namespaces() {
-			b.Namespaces = append(b.Namespaces, NamespaceChange{n, true})
+			b.Namespaces = append(b.Namespaces, NamespaceChange{Name: n, Exists: true})
 		}
 		return b
 	}
@@ -131,7 +159,7 @@ func (s *Subscription) TryNext() Batch {
 	}
 	for n := range p.spaces {
 		if is := p.snap.HasNamespace(n); is != before.HasNamespace(n) {
-			b.Namespaces = append(b.Namespaces, NamespaceChange{n, is})
+			b.Namespaces = append(b.Namespaces, NamespaceChange{Name: n, Exists: is})
 		}
 	}
 	return b
