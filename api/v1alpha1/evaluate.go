@@ -18,10 +18,11 @@ import (
 //
 //  1. being deleted, or any claim Terminating and none Up: terminating, still serving;
 //  2. any claim OutOfService: not ready, still serving (a decision beats any heartbeat);
-//  3. all claims expired: out (held by the mass-expiry guard: in, marked Stale);
+//  3. all claims expired: out;
 //  4. no live claim Up: out, with the first claim's reason;
 //  5. a check that is not passing: out;
-//  6. otherwise in.
+//  6. otherwise in; marked Stale when every claim that is up is held by the
+//     mass-expiry guard and no check says otherwise.
 func Evaluate(in *Instance, now time.Time) {
 	s := &in.Status
 	ready, serving, terminating, h := evaluate(in)
@@ -36,27 +37,28 @@ func Evaluate(in *Instance, now time.Time) {
 
 func evaluate(in *Instance) (ready, serving, terminating bool, h Health) {
 	var up, down *Claim
-	var held *ExpiredClaim
-	var leaving, starting *Claim
-	live := 0
-	var expired *ExpiredClaim
+	var leaving, starting, out *Claim
+	var held, expired *ExpiredClaim
+	live, sure := 0, false // sure: a claim is up that nobody doubts
 	for i := range in.Spec.Claims {
 		c := &in.Spec.Claims[i]
 		if c.State == ClaimOutOfService {
-			if in.DeletionTimestamp == nil {
-				return false, true, false, Health{State: HealthOutOfService, Reason: orElse(c.Reason, "taken out of service"), By: claimant(c)}
+			if out == nil {
+				out = c
 			}
 			continue
 		}
-		if e := in.expired(c.Door, c.ID); e != nil {
-			if !e.Held {
-				if expired == nil {
-					expired = e
-				}
-				continue
+		e := in.expired(c.Door, c.ID)
+		if e != nil && !e.Held {
+			if expired == nil || expired.Since.Before(&e.Since) {
+				expired = e // the last one to stop is the one that took it out
 			}
+			continue
+		}
+		if e != nil && held == nil {
 			held = e
 		}
+		sure = sure || e == nil && (c.State == ClaimUp || c.State == "")
 		live++
 		switch c.State {
 		case ClaimDown:
@@ -83,6 +85,8 @@ func evaluate(in *Instance) (ready, serving, terminating bool, h Health) {
 		return false, true, true, Health{State: HealthTerminating, Reason: "the object is being deleted", By: "manifest"}
 	case leaving != nil && up == nil:
 		return false, true, true, Health{State: HealthTerminating, Reason: orElse(leaving.Reason, "it is being stopped"), By: claimant(leaving)}
+	case out != nil:
+		return false, true, false, Health{State: HealthOutOfService, Reason: orElse(out.Reason, "taken out of service"), By: claimant(out)}
 	case live == 0 && !implicit:
 		by, since := "lease", metav1.MicroTime{}
 		if expired != nil {
@@ -108,7 +112,7 @@ func evaluate(in *Instance) (ready, serving, terminating bool, h Health) {
 			return false, false, false, Health{State: r.State, Reason: r.Reason, By: by, Since: r.Since}
 		}
 	}
-	if held != nil {
+	if held != nil && !sure {
 		return true, true, false, Health{State: HealthStale, Reason: "its heartbeats stopped together with many others: kept until it is clear why", By: "lease " + held.Door, Since: held.Since}
 	}
 	if up != nil {

@@ -39,7 +39,7 @@ func ValidateUpdate(in, old *Instance) field.ErrorList {
 func validateSpec(s *InstanceSpec, p *field.Path) (errs field.ErrorList) {
 	if s.Service == "" {
 		errs = append(errs, field.Required(p.Child("service"), "name the Service that this is an endpoint of"))
-	} else if msgs := apivalidation.NameIsDNS1035Label(s.Service, false); len(msgs) > 0 {
+	} else if msgs := apivalidation.NameIsDNSLabel(s.Service, false); len(msgs) > 0 {
 		errs = append(errs, field.Invalid(p.Child("service"), s.Service, msgs[0]))
 	}
 	errs = append(errs, validateAddress(s, p)...)
