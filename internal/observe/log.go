@@ -1,9 +1,11 @@
 package observe
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 )
 
 // Logger makes the process's logger. Format is "text" or "json", level one of
@@ -21,4 +23,40 @@ func Logger(w io.Writer, format, level string) (*slog.Logger, error) {
 		return slog.New(slog.NewJSONHandler(w, o)), nil
 	}
 	return nil, fmt.Errorf("--log-format %q: want text or json", format)
+}
+
+// Chatty wraps the log for libraries that narrate: their Info is our Debug,
+// and what they say about requests that were cancelled is not worth a line.
+func Chatty(log *slog.Logger) *slog.Logger { return slog.New(chatty{log.Handler()}) }
+
+type chatty struct{ slog.Handler }
+
+func (h chatty) Enabled(ctx context.Context, l slog.Level) bool {
+	return h.Handler.Enabled(ctx, lower(l))
+}
+
+func (h chatty) Handle(ctx context.Context, r slog.Record) error {
+	cancelled := strings.Contains(r.Message, context.Canceled.Error())
+	r.Attrs(func(a slog.Attr) bool {
+		cancelled = cancelled || strings.Contains(a.Value.String(), context.Canceled.Error())
+		return !cancelled
+	})
+	r.Level = lower(r.Level)
+	if cancelled {
+		r.Level = slog.LevelDebug
+	}
+	if !h.Handler.Enabled(ctx, r.Level) {
+		return nil
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+func (h chatty) WithAttrs(a []slog.Attr) slog.Handler { return chatty{h.Handler.WithAttrs(a)} }
+func (h chatty) WithGroup(n string) slog.Handler      { return chatty{h.Handler.WithGroup(n)} }
+
+func lower(l slog.Level) slog.Level {
+	if l >= slog.LevelWarn {
+		return l
+	}
+	return slog.LevelDebug
 }

@@ -1,0 +1,255 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"k8s.io/klog/v2"
+
+	"github.com/fingerpost/fingerpost/internal/kernel"
+	"github.com/fingerpost/fingerpost/internal/observe"
+	"github.com/fingerpost/fingerpost/server"
+)
+
+// serveFlags are the flags of dev, server and node as they are typed.
+type serveFlags struct {
+	cfg          server.Config
+	serviceCIDRs []string
+	nodePorts    string
+	dnsAddresses []string
+	noDNS        bool
+	noProxy      bool
+	nodeAddrs    []string
+	logLevel     string
+	logFormat    string
+}
+
+func (f *serveFlags) common(fs *pflag.FlagSet, logLevel string) {
+	fs.StringVar(&f.cfg.NodeName, "node-name", "", "name of this machine (default its host name)")
+	fs.StringVar(&f.cfg.Metrics, "metrics-address", "127.0.0.1:9464", "address of /metrics, /healthz and /readyz (\"\" for none)")
+	fs.StringVar(&f.logLevel, "log-level", logLevel, "debug, info, warn or error")
+	fs.StringVar(&f.logFormat, "log-format", "text", "text or json")
+}
+
+func (f *serveFlags) server(fs *pflag.FlagSet) {
+	fs.StringVar(&f.cfg.DataDir, "data-dir", DataDir(), "directory of the state, the certificates and admin.kubeconfig")
+	fs.StringVar(&f.cfg.Listen, "listen", "127.0.0.1:6443", "address of the API")
+	fs.StringVar(&f.cfg.Advertise, "advertise-address", "", "address at which others reach the API (default that of --listen)")
+	fs.StringSliceVar(&f.cfg.CertNames, "cert-name", nil, "further name or address of the API's certificate")
+	fs.StringSliceVar(&f.serviceCIDRs, "service-cidr", nil, "range of the ClusterIPs; one of each family for dual stack (default 10.96.0.0/16 as root, else 127.96.0.0/16)")
+	fs.StringVar(&f.nodePorts, "node-port-range", "30000-32767", "range of the node ports")
+	fs.StringSliceVar(&f.cfg.EtcdEndpoints, "etcd-endpoints", nil, "URLs of an external etcd (default an embedded one in --data-dir)")
+	fs.StringVar(&f.cfg.EtcdCA, "etcd-cafile", "", "CA of the external etcd, PEM")
+	fs.StringVar(&f.cfg.EtcdCert, "etcd-certfile", "", "client certificate for the external etcd, PEM")
+	fs.StringVar(&f.cfg.EtcdKey, "etcd-keyfile", "", "key of the client certificate, PEM")
+	fs.BoolVar(&f.cfg.UnsafeNoSync, "unsafe-no-fsync", false, "do not sync the embedded etcd to disk: faster, and a power failure loses writes")
+}
+
+func (f *serveFlags) node(fs *pflag.FlagSet) {
+	fs.StringVar(&f.cfg.NodeZone, "zone", "", "zone of this machine, as in the label topology.kubernetes.io/zone")
+	fs.StringSliceVar(&f.dnsAddresses, "dns-address", []string{"127.0.0.1:8053"}, "address of the DNS server, UDP and TCP")
+	fs.StringVar(&f.cfg.DNSZone, "cluster-domain", "cluster.local", "zone of the cluster's names")
+	fs.StringSliceVar(&f.cfg.Upstreams, "dns-upstream", nil, "DNS server for all other names, ip[:port] (default those of /etc/resolv.conf)")
+	fs.BoolVar(&f.noDNS, "no-dns", false, "no DNS server")
+	fs.BoolVar(&f.noProxy, "no-proxy", false, "no virtual IPs")
+	fs.StringSliceVar(&f.nodeAddrs, "node-address", []string{"127.0.0.1"}, "address of this machine on which node ports answer")
+}
+
+// complete turns what was typed into a configuration.
+func (f *serveFlags) complete(a *App) (server.Config, error) {
+	c := f.cfg
+	log, err := observe.Logger(a.Err, f.logFormat, f.logLevel)
+	if err != nil {
+		return c, exitWith(ExitUsage, "%w", err)
+	}
+	c.Log = log
+	klog.SetSlogLogger(observe.Chatty(log))
+	slog.SetDefault(log)
+	c.Registry = prometheus.NewRegistry()
+	c.Registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	for _, s := range f.serviceCIDRs {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			return c, exitWith(ExitUsage, "--service-cidr %q: want a range such as 10.96.0.0/16", s)
+		}
+		c.ServiceCIDRs = append(c.ServiceCIDRs, p)
+	}
+	for _, s := range f.nodeAddrs {
+		p, err := netip.ParseAddr(s)
+		if err != nil {
+			return c, exitWith(ExitUsage, "--node-address %q: want an IP address", s)
+		}
+		c.NodeAddrs = append(c.NodeAddrs, p)
+	}
+	if f.nodePorts != "" {
+		if c.NodePorts, err = portRange(f.nodePorts); err != nil {
+			return c, exitWith(ExitUsage, "--node-port-range %q: %w", f.nodePorts, err)
+		}
+	}
+	if !f.noDNS {
+		c.DNSListen = f.dnsAddresses
+	}
+	c.Proxy = !f.noProxy
+	return c, c.Default(os.Geteuid() == 0 && kernel.CanAddRoutes())
+}
+
+func portRange(s string) ([2]int, error) {
+	lo, hi, ok := strings.Cut(s, "-")
+	from, err1 := strconv.Atoi(lo)
+	to, err2 := strconv.Atoi(hi)
+	if !ok || err1 != nil || err2 != nil || from < 1 || to > 65535 || from > to {
+		return [2]int{}, fmt.Errorf("want FIRST-LAST within 1-65535, such as 30000-32767")
+	}
+	return [2]int{from, to}, nil
+}
+
+// serve runs a composition until it is told to stop; up is called when
+// everything is ready.
+func serve(ctx context.Context, c server.Config, compose func(context.Context, server.Config) (*server.System, error), up func(time.Duration)) error {
+	began := time.Now()
+	s, err := compose(ctx, c)
+	if err != nil {
+		return err
+	}
+	go func() {
+		select {
+		case <-s.Ready():
+			up(time.Since(began))
+		case <-ctx.Done():
+		}
+	}()
+	return s.Run(ctx)
+}
+
+func (a *App) devCmd() *cobra.Command {
+	var f serveFlags
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "Run the whole system in this process: API, store, controllers, DNS, virtual IPs",
+		Long: `Run the whole system in this process: the Kubernetes API on an embedded etcd,
+the controllers, cluster DNS and virtual IPs. Everything listens on this
+machine only. The state is kept in --data-dir: stop it and start it again, and
+nothing is lost.
+
+Without root, ClusterIPs come from 127.96.0.0/16, which any process on Linux
+may use; ports below 1024 need root, or
+'sysctl net.ipv4.ip_unprivileged_port_start=80'.
+With root they come from 10.96.0.0/16, made local by one route on lo.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := f.complete(a)
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), c, server.Dev, func(d time.Duration) { a.welcome(c, d) })
+		},
+	}
+	f.common(cmd.Flags(), "warn")
+	f.server(cmd.Flags())
+	f.node(cmd.Flags())
+	return cmd
+}
+
+// welcome says what runs where and what to try next.
+func (a *App) welcome(c server.Config, took time.Duration) {
+	dns := "off"
+	if len(c.DNSListen) > 0 {
+		dns = strings.Join(c.DNSListen, ", ")
+	}
+	host, port, _ := strings.Cut(firstOr(c.DNSListen, "127.0.0.1:8053"), ":")
+	fmt.Fprintf(a.Out, `
+Fingerpost is ready after %.1f s.
+
+  API         https://%s   (kubeconfig: %s)
+  DNS         %s, zone %s
+  ClusterIPs  %s
+  state       %s
+
+Try in another terminal:
+
+  fingerpost run --name web --port 0 --replicas 2 -- python3 -m http.server --bind 127.0.0.1 '$PORT'
+  fingerpost get
+  fingerpost resolve web
+  fingerpost explain web
+  dig @%s -p %s web.default.svc.%s
+  fingerpost kubectl get services,endpointslices
+  fingerpost watch
+
+Stop with Ctrl-C; nothing is lost.
+`, took.Seconds(), c.Listen, adminKubeconfig(c.DataDir), dns, c.DNSZone, joinPrefixes(c.ServiceCIDRs), c.DataDir, host, port, c.DNSZone)
+}
+
+func firstOr(s []string, otherwise string) string {
+	if len(s) > 0 {
+		return s[0]
+	}
+	return otherwise
+}
+
+func joinPrefixes(ps []netip.Prefix) string {
+	s := make([]string, len(ps))
+	for i, p := range ps {
+		s[i] = p.String()
+	}
+	return strings.Join(s, ", ")
+}
+
+func (a *App) serverCmd() *cobra.Command {
+	var f serveFlags
+	cmd := &cobra.Command{
+		Use:   "server",
+		Short: "Run the API, the store and the controllers; nodes run DNS and virtual IPs",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := f.complete(a)
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), c, server.Server, func(d time.Duration) {
+				fmt.Fprintf(a.Err, "fingerpost server is ready after %.1f s on https://%s\n", d.Seconds(), c.Listen)
+			})
+		},
+	}
+	f.common(cmd.Flags(), "info")
+	f.server(cmd.Flags())
+	f.cfg.DNSZone = "cluster.local"
+	return cmd
+}
+
+func (a *App) nodeCmd() *cobra.Command {
+	var f serveFlags
+	cmd := &cobra.Command{
+		Use:   "node",
+		Short: "Run DNS and virtual IPs on this machine, following a server",
+		Long: `Run DNS and virtual IPs on this machine, following the API server of the
+kubeconfig: Fingerpost's, or that of any Kubernetes cluster. When the server is
+gone, names and virtual IPs go on answering from the last state, marked stale.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := f.complete(a)
+			if err != nil {
+				return err
+			}
+			if c.Rest, err = a.restConfig(); err != nil {
+				return err
+			}
+			return serve(cmd.Context(), c, server.Node, func(d time.Duration) {
+				fmt.Fprintf(a.Err, "fingerpost node is ready after %.1f s, following %s\n", d.Seconds(), c.Rest.Host)
+			})
+		},
+	}
+	f.common(cmd.Flags(), "info")
+	f.node(cmd.Flags())
+	cmd.Flags().StringSliceVar(&f.serviceCIDRs, "service-cidr", nil, "range of the ClusterIPs, made local on this machine (default that of the server)")
+	return cmd
+}

@@ -1,0 +1,254 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/fingerpost/fingerpost/api/v1alpha1"
+	"github.com/fingerpost/fingerpost/api/v1alpha1/client"
+	"github.com/fingerpost/fingerpost/apiserver"
+	"github.com/fingerpost/fingerpost/catalog"
+	"github.com/fingerpost/fingerpost/controller/housekeeping"
+	"github.com/fingerpost/fingerpost/controller/instance"
+	"github.com/fingerpost/fingerpost/door/kube"
+	"github.com/fingerpost/fingerpost/internal/kernel"
+	"github.com/fingerpost/fingerpost/internal/observe"
+	"github.com/fingerpost/fingerpost/store"
+	"github.com/fingerpost/fingerpost/view/dns"
+	"github.com/fingerpost/fingerpost/view/vip/userspace"
+)
+
+// Dev composes everything in one process.
+func Dev(ctx context.Context, c Config) (*System, error) {
+	s := newSystem(c.Log)
+	api, err := s.addServer(ctx, &c)
+	if err == nil {
+		c.Rest = api.Rest
+		err = s.addNode(ctx, &c)
+	}
+	return s.finish(&c, err)
+}
+
+// Server composes store, API and controllers.
+func Server(ctx context.Context, c Config) (*System, error) {
+	s := newSystem(c.Log)
+	_, err := s.addServer(ctx, &c)
+	return s.finish(&c, err)
+}
+
+// Node composes catalog and views, following the API server of c.Rest.
+func Node(ctx context.Context, c Config) (*System, error) {
+	s := newSystem(c.Log)
+	return s.finish(&c, s.addNode(ctx, &c))
+}
+
+func (s *System) finish(c *Config, err error) (*System, error) {
+	if err == nil && c.Metrics != "" {
+		var e *observe.Endpoint
+		if e, err = observe.Listen(c.Metrics, c.Registry, s.isReady); err == nil {
+			s.add("metrics", e.Run, nil)
+		}
+	}
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *System) isReady() error {
+	select {
+	case <-s.ready:
+		return nil
+	default:
+		return errors.New("starting")
+	}
+}
+
+// addServer adds the store, the API server and the controllers.
+func (s *System) addServer(ctx context.Context, c *Config) (*apiserver.Server, error) {
+	listener, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w; is another server running? Choose another address with --listen", c.Listen, err)
+	}
+	s.onClose(func() { _ = listener.Close() })
+	advertise, err := c.advertise(listener.Addr())
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the data directory: %w; choose another one with --data-dir", err)
+	}
+	st, err := store.Open(ctx, store.Config{
+		Dir: c.DataDir, Endpoints: c.EtcdEndpoints, CAFile: c.EtcdCA, CertFile: c.EtcdCert, KeyFile: c.EtcdKey,
+		UnsafeNoSync: c.UnsafeNoSync, Log: c.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.onClose(st.Close)
+	names, addrs := c.certSubjects(listener.Addr(), advertise)
+	pki, err := apiserver.LoadPKI(filepath.Join(c.DataDir, "pki"), names, addrs, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	// The API server takes heartbeats before there is a client of it to look up
+	// an Instance with: the client is filled in below, before anything is served.
+	var reader atomic.Pointer[client.Client]
+	live, err := instance.NewLiveness(instance.LivenessConfig{
+		Get: func(ctx context.Context, namespace, name string) (*v1alpha1.Instance, error) {
+			return reader.Load().Instances(namespace).Get(ctx, name, metav1.GetOptions{})
+		},
+		Registerer: c.Registry,
+	})
+	if err != nil {
+		return nil, err
+	}
+	api, err := apiserver.New(apiserver.Config{
+		Listener: listener, Store: st, PKI: pki, ServiceCIDRs: c.ServiceCIDRs, NodePorts: c.NodePorts,
+		Advertise: advertise, NodeName: c.NodeName, Liveness: live, Log: c.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := writeKubeconfig(filepath.Join(c.DataDir, "admin.kubeconfig"), listener.Addr(), pki); err != nil {
+		return nil, err
+	}
+	s.add("api server", api.Run, api.Ready())
+
+	in, err := client.New(api.Rest)
+	if err != nil {
+		return nil, err
+	}
+	reader.Store(in)
+	if err := s.addControllers(ctx, c, api, in, live); err != nil {
+		return nil, err
+	}
+	keeping, err := housekeeping.New(housekeeping.Config{Rest: api.Rest, Client: api.Client, Informers: api.Informers, CA: pki.CACert, Log: c.Log})
+	if err != nil {
+		return nil, err
+	}
+	s.add("housekeeping", keeping.Run, nil)
+	ap, err := netip.ParseAddrPort(listener.Addr().String())
+	if err != nil {
+		return nil, err
+	}
+	self := &registration{client: api.Client, instances: in, ip: c.ServiceCIDRs[0].Addr().Next(), addr: netip.AddrPortFrom(advertise, ap.Port()), node: c.NodeName, log: c.Log}
+	s.add("registration of the API server", self.run, nil)
+	return api, nil
+}
+
+// addNode adds the catalog and the views.
+func (s *System) addNode(ctx context.Context, c *Config) error {
+	cat := catalog.New(nil)
+	var views []part
+	if len(c.DNSListen) > 0 {
+		d, err := dns.New(dns.Config{
+			Zone: c.DNSZone, Addrs: c.DNSListen, Node: c.NodeName, Upstreams: c.Upstreams, ResolvConf: c.ResolvConf,
+			Log: c.Log, Registerer: c.Registry,
+		})
+		if err != nil {
+			return err
+		}
+		if err := d.Listen(); err != nil {
+			return err
+		}
+		views = append(views, part{name: "dns", run: d.Run}, follow("dns", cat, d, c))
+	}
+	if c.Proxy {
+		p, err := s.proxy(ctx, c)
+		if err != nil {
+			return err
+		}
+		views = append(views, part{name: "virtual IPs", run: p.Run}, follow("virtual IPs", cat, p, c))
+	}
+	for _, v := range views {
+		s.add(v.name, v.run, nil)
+	}
+	// The door comes last: it starts when the API server answers, and stops
+	// first, so that views keep the last state to the end.
+	door, err := kube.New(kube.Config{Rest: c.Rest, Catalog: cat, Log: c.Log, Registerer: c.Registry, ClientName: "fingerpost-node"})
+	if err != nil {
+		return err
+	}
+	s.add("door kube", door.Run, door.Synced())
+	return nil
+}
+
+func follow(name string, cat *catalog.Catalog, v catalog.View, c *Config) part {
+	return part{name: name + " follow the catalog", run: func(ctx context.Context) error {
+		return catalog.Follow(ctx, cat, v, func(err error) { c.Log.Warn("a view could not show everything", "view", name, "error", err) })
+	}}
+}
+
+func (s *System) proxy(ctx context.Context, c *Config) (*userspace.Driver, error) {
+	if _, err := kernel.RaiseFileLimit(1 << 20); err != nil {
+		c.Log.Warn("few files may be open: many virtual IPs or connections will not fit", "error", err)
+	}
+	for _, p := range c.ServiceCIDRs {
+		if p.Addr().IsLoopback() {
+			continue // every address of it can be listened on already
+		}
+		if err := kernel.AddLocalRange(p); err != nil {
+			return nil, err
+		}
+		s.onClose(func() { _ = kernel.RemoveLocalRange(p) })
+	}
+	return userspace.New(userspace.Config{
+		Node: c.NodeName, NodeZone: c.NodeZone, NodeAddresses: c.NodeAddrs,
+		Owned: kernel.IsLocalAddress, Log: c.Log, Registerer: c.Registry, Events: events(ctx, c),
+	})
+}
+
+// certSubjects are the names and addresses at which the API answers.
+func (c *Config) certSubjects(l net.Addr, advertise netip.Addr) ([]string, []netip.Addr) {
+	names := []string{"localhost", c.NodeName, "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + c.DNSZone}
+	addrs := []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback(), advertise, c.ServiceCIDRs[0].Addr().Next()}
+	if ap, err := netip.ParseAddrPort(l.String()); err == nil && !ap.Addr().IsUnspecified() {
+		addrs = append(addrs, ap.Addr().Unmap())
+	}
+	for _, n := range c.CertNames {
+		if a, err := netip.ParseAddr(n); err == nil {
+			addrs = append(addrs, a)
+		} else {
+			names = append(names, n)
+		}
+	}
+	return names, addrs
+}
+
+func writeKubeconfig(path string, l net.Addr, pki *apiserver.PKI) error {
+	host, port, err := net.SplitHostPort(l.String())
+	if err != nil {
+		return err
+	}
+	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	const name = "fingerpost"
+	k := clientcmdapi.NewConfig()
+	k.Clusters[name] = &clientcmdapi.Cluster{Server: "https://" + net.JoinHostPort(host, port), CertificateAuthorityData: pki.CACert}
+	k.AuthInfos["fingerpost-admin"] = &clientcmdapi.AuthInfo{ClientCertificateData: pki.Admin.Cert, ClientKeyData: pki.Admin.Key}
+	k.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: "fingerpost-admin", Namespace: "default"}
+	k.CurrentContext = name
+	data, err := clientcmd.Write(*k)
+	if err != nil {
+		return err
+	}
+	tmp := path + ".new"
+	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+		return fmt.Errorf("write the administrator's kubeconfig: %w", err)
+	}
+	return os.Rename(tmp, path)
+}
