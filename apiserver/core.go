@@ -7,21 +7,25 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apiserver/pkg/registry/generic"
 	"k8s.io/apiserver/pkg/registry/rest"
 	genericapiserver "k8s.io/apiserver/pkg/server"
-	serverstorage "k8s.io/apiserver/pkg/server/storage"
 	admissionregistrationv1client "k8s.io/client-go/kubernetes/typed/admissionregistration/v1"
 	policyclient "k8s.io/client-go/kubernetes/typed/policy/v1"
+	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	api "k8s.io/kubernetes/pkg/apis/core"
 	kubeletclient "k8s.io/kubernetes/pkg/kubelet/client"
+	configmapstore "k8s.io/kubernetes/pkg/registry/core/configmap/storage"
 	endpointsstore "k8s.io/kubernetes/pkg/registry/core/endpoint/storage"
+	eventstore "k8s.io/kubernetes/pkg/registry/core/event/storage"
+	namespacestore "k8s.io/kubernetes/pkg/registry/core/namespace/storage"
 	nodestore "k8s.io/kubernetes/pkg/registry/core/node/storage"
 	podstore "k8s.io/kubernetes/pkg/registry/core/pod/storage"
 	podtemplatestore "k8s.io/kubernetes/pkg/registry/core/podtemplate/storage"
 	controllerstore "k8s.io/kubernetes/pkg/registry/core/replicationcontroller/storage"
-	corerest "k8s.io/kubernetes/pkg/registry/core/rest"
+	secretstore "k8s.io/kubernetes/pkg/registry/core/secret/storage"
 	svcreg "k8s.io/kubernetes/pkg/registry/core/service"
 	bitmap "k8s.io/kubernetes/pkg/registry/core/service/allocator"
 	serviceallocator "k8s.io/kubernetes/pkg/registry/core/service/allocator/storage"
@@ -63,31 +67,45 @@ func newCore(b *base, c *Config) (*core, error) {
 	return r, nil
 }
 
-func (r *core) storage(rc serverstorage.APIResourceConfigSource, opts generic.RESTOptionsGetter, ipAddresses ipAddressStore) (genericapiserver.APIGroupInfo, error) {
+func (r *core) storage(opts generic.RESTOptionsGetter, ipAddresses ipAddressStore) (genericapiserver.APIGroupInfo, error) {
 	for _, a := range r.allocs {
 		a.addresses = ipAddresses
 	}
-	gc := corerest.GenericConfig{
-		StorageFactory: r.factory, EventTTL: eventTTL, ServiceAccountIssuer: r.tokens, APIAudiences: audiences,
-		LoopbackClientConfig: r.generic.LoopbackClientConfig, Informers: r.informers,
-	}
-	info, err := gc.NewRESTStorage(rc, opts)
-	if err != nil {
-		return info, err
-	}
-	s := info.VersionedResourcesStorageMap["v1"]
-	for _, name := range []string{"resourcequotas", "resourcequotas/status"} { // nothing would enforce them
-		if st := s[name]; st != nil {
-			st.Destroy()
-			delete(s, name)
-		}
-	}
-	for _, add := range []func(map[string]rest.Storage, generic.RESTOptionsGetter) error{r.workloads, r.services} {
+	info := genericapiserver.NewDefaultAPIGroupInfo("", legacyscheme.Scheme, legacyscheme.ParameterCodec, legacyscheme.Codecs)
+	info.PrioritizedVersions = legacyscheme.Scheme.PrioritizedVersionsForGroup("")
+	info.NegotiatedSerializer = serializer.NewCodecFactory(legacyscheme.Scheme,
+		serializer.WithStreamingCollectionEncodingToJSON(), serializer.WithStreamingCollectionEncodingToProtobuf())
+	s := map[string]rest.Storage{}
+	info.VersionedResourcesStorageMap["v1"] = s
+	for _, add := range []func(map[string]rest.Storage, generic.RESTOptionsGetter) error{r.plain, r.workloads, r.services} {
 		if err := add(s, opts); err != nil {
 			return info, err
 		}
 	}
 	return info, nil
+}
+
+// plain adds the kinds that upstream's storage serves as they are.
+func (r *core) plain(s map[string]rest.Storage, opts generic.RESTOptionsGetter) error {
+	event, err := eventstore.NewREST(opts, uint64(eventTTL.Seconds()))
+	if err != nil {
+		return err
+	}
+	secret, err := secretstore.NewREST(opts)
+	if err != nil {
+		return err
+	}
+	configMap, err := configmapstore.NewREST(opts)
+	if err != nil {
+		return err
+	}
+	ns, nsStatus, nsFinalize, err := namespacestore.NewREST(opts)
+	if err != nil {
+		return err
+	}
+	s["events"], s["secrets"], s["configmaps"] = event, secret, configMap
+	s["namespaces"], s["namespaces/status"], s["namespaces/finalize"] = ns, nsStatus, nsFinalize
+	return nil
 }
 
 // workloads adds nodes, pods and what makes pods, and service accounts that
@@ -125,7 +143,6 @@ func (r *core) workloads(s map[string]rest.Storage, opts generic.RESTOptionsGett
 	if err != nil {
 		return err
 	}
-	s["serviceaccounts"].Destroy()
 	for name, st := range map[string]rest.Storage{
 		"nodes": node.Node, "nodes/status": node.Status, "nodes/proxy": node.Proxy,
 		"pods": pod.Pod, "pods/status": pod.Status, "pods/binding": pod.Binding, "bindings": pod.LegacyBinding,

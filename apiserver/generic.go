@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apiextensionsapiserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -159,11 +161,16 @@ func etcdOptions(s *store.Store) *options.EtcdOptions {
 	return o
 }
 
-// resources lists what is served: the stable versions of upstream, less what
-// has no meaning without a whole Kubernetes cluster.
+// resources lists what is served: the stable versions of upstream, less the
+// kinds for which nothing runs yet. An object that is accepted and never acted
+// on is worse than a clear "no such resource".
 func resources() *serverstorage.ResourceConfig {
 	rc := controlplane.DefaultAPIResourceConfigSource()
 	rc.EnableVersions(v1alpha1.GroupVersion)
+	for _, r := range []string{"controllerrevisions", "daemonsets", "statefulsets"} {
+		rc.DisableResources(appsv1.SchemeGroupVersion.WithResource(r))
+	}
+	rc.DisableResources(networkingv1.SchemeGroupVersion.WithResource("networkpolicies"))
 	return rc
 }
 

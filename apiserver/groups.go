@@ -8,7 +8,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apiserver/pkg/registry/generic"
-	"k8s.io/apiserver/pkg/registry/rest"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/options"
 	controlplaneapiserver "k8s.io/kubernetes/pkg/controlplane/apiserver"
@@ -61,24 +60,17 @@ func (r *core) install(s *genericapiserver.GenericAPIServer, own *runtime.Scheme
 		switch p.GroupName() {
 		case "networking.k8s.io":
 			ipAddresses, _ = v1["ipaddresses"].(ipAddressStore)
-			r.drop(v1, "networkpolicies")
-		case "policy":
-			r.drop(v1, "poddisruptionbudgets/status")
 		case "discovery.k8s.io":
 			slices := v1["endpointslices"].(*slicestore.REST)
 			slices.CreateStrategy = sliceCreate{slices.CreateStrategy}
 			slices.UpdateStrategy = sliceUpdate{slices.UpdateStrategy}
-		case "apps":
-			for _, name := range []string{"controllerrevisions", "daemonsets", "daemonsets/status", "statefulsets", "statefulsets/status", "statefulsets/scale"} {
-				r.drop(v1, name)
-			}
 		}
 		groups = append(groups, &info)
 	}
 	if ipAddresses == nil {
 		return fmt.Errorf("apiserver: the networking group has no storage of IPAddresses")
 	}
-	info, err := r.storage(rc, opts, ipAddresses)
+	info, err := r.storage(opts, ipAddresses)
 	if err != nil {
 		return fmt.Errorf("apiserver: the core group: %w", err)
 	}
@@ -93,15 +85,6 @@ func (r *core) install(s *genericapiserver.GenericAPIServer, own *runtime.Scheme
 		return fmt.Errorf("apiserver: install the groups: %w", err)
 	}
 	return nil
-}
-
-// drop removes a resource for which nothing runs yet: an object that is
-// accepted and never acted on is worse than a clear "no such resource".
-func (r *core) drop(m map[string]rest.Storage, name string) {
-	if st := m[name]; st != nil {
-		st.Destroy()
-		delete(m, name)
-	}
 }
 
 func (r *core) ownGroup(s *runtime.Scheme, codecs serializer.CodecFactory) (*genericapiserver.APIGroupInfo, error) {

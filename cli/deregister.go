@@ -42,7 +42,7 @@ has several registrations.
 Exit code 3: there is no such registration.`,
 		Example: `  fingerpost deregister web --address 10.1.2.4 --port 8080
   fingerpost deregister db`,
-		Args: cobra.ExactArgs(1),
+		Args: usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.eachClaim(cmd.Context(), args[0], &f, func(ctx context.Context, api claim.Client, in *v1alpha1.Instance, id string) error {
 				was, err := claim.Remove(ctx, api, in.Namespace, in.Name, doorCLI, id)

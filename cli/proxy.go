@@ -44,7 +44,7 @@ The flags are those of kubectl proxy.`,
 		Example: `  fingerpost proxy --port 8001
   fingerpost proxy --address 0.0.0.0 --accept-hosts '^.*$'   # anybody who gets here has your rights
   fingerpost proxy --unix-socket /tmp/api.sock`,
-		Args: cobra.NoArgs,
+		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("port") && f.unixSocket != "" {
 				return exitWith(ExitUsage, "--unix-socket and --port exclude each other")

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -58,7 +59,7 @@ endpoint out without losing it, --state Up brings it back.`,
 		Example: `  fingerpost register db --address 10.1.2.3 --port 5432 --check tcp
   fingerpost register web --address 10.1.2.4 --port http=8080 --check http:/healthz --zone eu-1a --meta version=2
   fingerpost register web --address 127.0.0.1 --port 8080 --keep-alive`,
-		Args: cobra.ExactArgs(1),
+		Args: usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.register(cmd.Context(), args[0], &f) },
 	}
 	fl := c.Flags()
@@ -66,13 +67,11 @@ endpoint out without losing it, --state Up brings it back.`,
 	fl.Int32Var(&f.servicePort, "service-port", 0, "first port of the service, if it is to differ")
 	fl.StringVar(&f.id, "id", "", "name of the registration (default NAME/IP:PORT)")
 	fl.DurationVar(&f.ttl, "ttl", 0, "longest time between two renewals (default: none are needed; 15s with --keep-alive)")
-	f.check.add(c, "check", "none", 3)
+	f.check.add(c, "check", "the server does (default none)", 3)
 	fl.StringVar(&f.state, "state", string(v1alpha1.ClaimUp), "Up, Starting, Down, OutOfService or Terminating")
 	fl.StringVar(&f.reason, "reason", "", "why, when it is not Up")
 	fl.BoolVar(&f.keepAlive, "keep-alive", false, "stay, renew the registration, and remove it when stopped")
 	f.place.add(c)
-	_ = c.MarkFlagRequired("address")
-	_ = c.MarkFlagRequired("port")
 	_ = c.RegisterFlagCompletionFunc("state", cobra.FixedCompletions(claimStates(), cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
@@ -88,6 +87,9 @@ func claimStates() []string {
 func (f *registerFlags) instance(service, namespace string) (*v1alpha1.Instance, error) {
 	if e := validation.IsDNS1035Label(service); e != nil {
 		return nil, fmt.Errorf("service name %q: %s; %q would do", service, strings.Join(e, ", "), v1alpha1.Slug(service))
+	}
+	if len(f.ports) == 0 {
+		return nil, errors.New("--port is missing: the port that it listens on")
 	}
 	addr, err := parseAddress(f.place.address)
 	if err != nil {

@@ -20,7 +20,7 @@ func (a *App) renewCmd() *cobra.Command {
 
 Exit code 3: there is no such registration (any more): register again.`,
 		Example: `  fingerpost renew web --address 10.1.2.4 --port 8080 || fingerpost register web ...`,
-		Args:    cobra.ExactArgs(1),
+		Args:    usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.eachClaim(cmd.Context(), args[0], &f, func(ctx context.Context, api claim.Client, in *v1alpha1.Instance, id string) error {
 				got, err := api.Renew(ctx, in.Namespace, in.Name, &v1alpha1.Renewal{Door: doorCLI, ID: id})

@@ -91,7 +91,6 @@ well: 0), 128 + n if signal n killed it; 0 when stopped.`,
   fingerpost run --name web --port 0 --replicas 3 --service-port 80 \
       --ready http:/healthz -- ./web -listen 127.0.0.1:{port}
   fingerpost run --name db --port 5432 --ready 'exec:pg_isready' --restart on-failure -- postgres -D data`,
-		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.run(cmd.Context(), &f, args) },
 	}
 	fl := c.Flags()
@@ -100,8 +99,8 @@ well: 0), 128 + n if signal n killed it; 0 when stopped.`,
 	fl.StringArrayVar(&f.ports, "port", nil, "port the process listens on: [NAME=]NUMBER[/udp]; 0 takes a free one; may be repeated")
 	fl.Int32Var(&f.servicePort, "service-port", 0, "first port of the service, if it is to differ (default the process's; 8080 for a free one)")
 	fl.IntVar(&f.replicas, "replicas", 1, "how many of it to run")
-	f.ready.add(c, "ready", "tcp", 2)
-	f.live.add(c, "live", "none", 3)
+	f.ready.add(c, "ready", "decides whether it gets traffic (default tcp, if it has a TCP port)", 2)
+	f.live.add(c, "live", "restarts it (default none)", 3)
 	fl.StringVar(&f.restart, "restart", "always", "when it ends by itself: always, on-failure or never start it again")
 	fl.DurationVar(&f.stopTimeout, "stop-timeout", 10*time.Second, "time between SIGTERM and SIGKILL")
 	fl.DurationVar(&f.drain, "drain", 700*time.Millisecond, "time for clients to go elsewhere before SIGTERM")
@@ -111,15 +110,23 @@ well: 0), 128 + n if signal n killed it; 0 when stopped.`,
 	fl.BoolVar(&f.noEnv, "no-service-env", false, "do not give it the variables of the services (WEB_SERVICE_HOST ...)")
 	fl.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.place.add(c)
-	_ = c.MarkFlagRequired("name")
-	_ = c.MarkFlagRequired("port")
 	_ = c.RegisterFlagCompletionFunc("restart", cobra.FixedCompletions([]string{"always", "on-failure", "never"}, cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
 
-func (f *checkFlags) add(c *cobra.Command, name, check string, fall int) {
+// usage gives errors in the arguments their exit code.
+func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if err := check(c, args); err != nil {
+			return exitWith(ExitUsage, "%w\nSee '%s --help'.", err, c.CommandPath())
+		}
+		return nil
+	}
+}
+
+func (f *checkFlags) add(c *cobra.Command, name, what string, fall int) {
 	fl := c.Flags()
-	fl.StringVar(&f.check, name, check, name+" check")
+	fl.StringVar(&f.check, name, "", "check that "+what)
 	fl.DurationVar(&f.interval, name+"-interval", time.Second, "time between two "+name+" checks")
 	fl.DurationVar(&f.timeout, name+"-timeout", time.Second, "time a "+name+" check may take")
 	fl.IntVar(&f.rise, name+"-rise", 1, "successes in a row to pass the "+name+" check")
@@ -127,6 +134,9 @@ func (f *checkFlags) add(c *cobra.Command, name, check string, fall int) {
 }
 
 func (f *checkFlags) parse() (process.Check, error) {
+	if f.check == "" {
+		return process.Check{}, nil
+	}
 	c, err := process.ParseCheck(f.check)
 	c.Interval, c.Timeout, c.Rise, c.Fall = f.interval, f.timeout, f.rise, f.fall
 	return c, err
@@ -152,6 +162,14 @@ func (f *runFlags) config(command []string) (process.Config, error) {
 	if f.drain == 0 {
 		cfg.DrainDelay = -1 // zero would mean the default
 	}
+	switch {
+	case f.name == "":
+		return cfg, errors.New("--name is missing: the service that the process belongs to")
+	case len(f.ports) == 0:
+		return cfg, errors.New("--port is missing: the port that the process listens on; 0 for a free one")
+	case len(command) == 0:
+		return cfg, errors.New("no command to run: put it after --")
+	}
 	for _, e := range f.env {
 		if k, _, ok := strings.Cut(e, "="); !ok || k == "" {
 			return cfg, fmt.Errorf("--env %q: want KEY=VALUE", e)
@@ -167,8 +185,8 @@ func (f *runFlags) config(command []string) (process.Config, error) {
 		tcp = tcp || p.Protocol == corev1.ProtocolTCP
 		cfg.Ports = append(cfg.Ports, p)
 	}
-	if f.ready.check == "tcp" && !tcp {
-		f.ready.check = "none" // the default does not fit
+	if f.ready.check == "" && tcp {
+		f.ready.check = "tcp" // until it listens, calls would fail
 	}
 	var err error
 	if cfg.Ready, err = f.ready.parse(); err != nil {

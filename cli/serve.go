@@ -37,6 +37,7 @@ type serveFlags struct {
 func (f *serveFlags) common(fs *pflag.FlagSet, logLevel string) {
 	fs.StringVar(&f.cfg.NodeName, "node-name", "", "name of this machine (default its host name)")
 	fs.StringVar(&f.cfg.Metrics, "metrics-address", "127.0.0.1:9464", "address of /metrics, /healthz and /readyz (\"\" for none)")
+	fs.BoolVar(&f.cfg.Profiling, "profiling", false, "serve /debug/pprof on --metrics-address")
 	fs.StringVar(&f.logLevel, "log-level", logLevel, "debug, info, warn or error")
 	fs.StringVar(&f.logFormat, "log-format", "text", "text or json")
 }

@@ -172,7 +172,7 @@ func TestExternalService(t *testing.T) {
 		expect(t, r.slices(), mirrored)
 
 		// Somebody deletes a mirrored slice, and edits nothing else.
-		l, err := r.kube.DiscoveryV1().EndpointSlices("ns").List(r.ctx, metav1.ListOptions{LabelSelector: "x"})
+		l, err := r.kube.DiscoveryV1().EndpointSlices("ns").List(r.ctx, metav1.ListOptions{})
 		r.must(err)
 		for _, s := range l.Items {
 			if s.Labels[discoveryv1.LabelManagedBy] != v1alpha1.ManagedBy {

@@ -40,9 +40,11 @@ type Config struct {
 	Proxy      bool // virtual IPs
 	NodeAddrs  []netip.Addr
 
-	Metrics  string // address of /metrics, /healthz and /readyz; "": none
-	Log      *slog.Logger
-	Registry *prometheus.Registry
+	Metrics string // address of /metrics, /healthz and /readyz; "": none
+	// Profiling serves /debug/pprof on Metrics.
+	Profiling bool
+	Log       *slog.Logger
+	Registry  *prometheus.Registry
 }
 
 // UnprivilegedCIDR is the service range of a server that is not root: any

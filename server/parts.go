@@ -56,7 +56,7 @@ func Node(ctx context.Context, c Config) (*System, error) {
 func (s *System) finish(c *Config, err error) (*System, error) {
 	if err == nil && c.Metrics != "" {
 		var e *observe.Endpoint
-		if e, err = observe.Listen(c.Metrics, c.Registry, s.isReady); err == nil {
+		if e, err = observe.Listen(c.Metrics, c.Registry, s.isReady, c.Profiling); err == nil {
 			s.add("metrics", e.Run, nil)
 		}
 	}

@@ -11,7 +11,8 @@ import (
 	"github.com/fingerpost/fingerpost/api/v1alpha1"
 )
 
-// mark notes a change of a service and wakes a worker.
+// mark notes a change of a service and wakes a worker. It is called from
+// within the index, so that the service is not forgotten in between.
 func (c *Controller) mark(s *service, trigger time.Time, note func(*pending)) {
 	now := c.cfg.Now()
 	if trigger.IsZero() {
@@ -60,21 +61,14 @@ func (c *Controller) serviceChanged(old, cur *corev1.Service) {
 	if some == nil {
 		some = old
 	}
-	s := c.index.ensure(some.Namespace, some.Name)
-	trigger := time.Time{}
-	if cur == nil {
-		c.index.file(s, nil)
-	} else {
-		if cur.Spec.Type == corev1.ServiceTypeExternalName {
-			c.index.file(s, nil)
-		} else {
-			c.index.file(s, cur.Spec.Selector)
-		}
-		if old == nil {
-			trigger = cur.CreationTimestamp.Time
-		}
+	trigger, selector := time.Time{}, map[string]string(nil)
+	if cur != nil && cur.Spec.Type != corev1.ServiceTypeExternalName {
+		selector = cur.Spec.Selector
 	}
-	c.mark(s, trigger, reload)
+	if cur != nil && old == nil {
+		trigger = cur.CreationTimestamp.Time
+	}
+	c.index.file(some.Namespace, some.Name, selector, func(s *service) { c.mark(s, trigger, reload) })
 }
 
 func (c *Controller) podChanged(old, cur *corev1.Pod) {
@@ -149,8 +143,9 @@ func (c *Controller) instanceChanged(old, cur *v1alpha1.Instance) {
 		if in == nil || in == cur && old != nil && old.Spec.Service == cur.Spec.Service {
 			continue
 		}
-		s := c.index.ensure(in.Namespace, in.Spec.Service)
-		c.mark(s, trigger, func(p *pending) { p.touch(member{instance, in.Name}) })
+		c.index.with(in.Namespace, in.Spec.Service, func(s *service) {
+			c.mark(s, trigger, func(p *pending) { p.touch(member{instance, in.Name}) })
+		})
 	}
 }
 
@@ -191,12 +186,10 @@ func ours(s *discoveryv1.EndpointSlice) (service string) {
 func (c *Controller) sliceChanged(old, cur *discoveryv1.EndpointSlice) {
 	was, is := ours(old), ours(cur)
 	if was != "" && was != is { // deleted, or its labels were taken away
-		s := c.index.ensure(old.Namespace, was)
-		c.note(s, old.Name, nil)
+		c.index.with(old.Namespace, was, func(s *service) { c.note(s, old.Name, nil) })
 	}
 	if is != "" {
-		s := c.index.ensure(cur.Namespace, is)
-		c.note(s, cur.Name, cur)
+		c.index.with(cur.Namespace, is, func(s *service) { c.note(s, cur.Name, cur) })
 	}
 }
 

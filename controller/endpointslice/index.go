@@ -109,23 +109,33 @@ type space struct {
 
 func newIndex() *index { return &index{spaces: map[string]*space{}} }
 
-func (x *index) get(namespace, name string) *service {
+// with calls f for the state of a service, making it if need be. Nobody
+// forgets the service meanwhile, and if f leaves something pending, nobody
+// does before a worker has looked at it.
+func (x *index) with(namespace, name string, f func(*service)) {
 	x.mu.RLock()
-	defer x.mu.RUnlock()
-	if sp := x.spaces[namespace]; sp != nil {
-		return sp.services[name]
+	if sp := x.spaces[namespace]; sp != nil && sp.services[name] != nil {
+		f(sp.services[name])
+		x.mu.RUnlock()
+		return
 	}
-	return nil
-}
-
-// ensure gives the state of a service, making it if need be. With a selector
-// it is (re)filed.
-func (x *index) ensure(namespace, name string) *service {
-	if s := x.get(namespace, name); s != nil {
-		return s
-	}
+	x.mu.RUnlock()
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	f(x.ensure(namespace, name))
+}
+
+// file puts a service under its selector, nil: under none, and calls f like with.
+func (x *index) file(namespace, name string, selector map[string]string, f func(*service)) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	s := x.ensure(namespace, name)
+	x.refile(s, selector)
+	f(s)
+}
+
+// ensure is called with the lock held.
+func (x *index) ensure(namespace, name string) *service {
 	sp := x.spaces[namespace]
 	if sp == nil {
 		sp = &space{services: map[string]*service{}, terms: map[term]map[*service]struct{}{}}
@@ -139,10 +149,8 @@ func (x *index) ensure(namespace, name string) *service {
 	return s
 }
 
-// file puts a service under its selector; nil takes it out.
-func (x *index) file(s *service, selector map[string]string) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+// refile is called with the lock held.
+func (x *index) refile(s *service, selector map[string]string) {
 	if maps.Equal(s.selector, selector) {
 		return
 	}
@@ -153,17 +161,17 @@ func (x *index) file(s *service, selector map[string]string) {
 			delete(sp.terms, s.first)
 		}
 	}
-	s.selector = maps.Clone(selector)
+	s.selector = nil
 	if len(selector) == 0 {
-		s.selector = nil
 		return
 	}
+	s.selector = maps.Clone(selector)
 	// The least crowded term; among equals the smallest, for the sake of order.
 	first, best := true, 0
 	for k, v := range selector {
 		t := term{k, v}
 		n := len(sp.terms[t])
-		if first || n < best || n == best && (k < s.first.key) {
+		if first || n < best || n == best && k < s.first.key {
 			s.first, best, first = t, n, false
 		}
 	}

@@ -82,7 +82,8 @@ func New(cfg Config) (*Controller, error) {
 	if err := c.metrics.register(cfg.Registerer); err != nil {
 		return nil, fmt.Errorf("controller/instance: register metrics: %w", err)
 	}
-	cfg.Liveness.changed = c.status.Add
+	add := c.status.Add
+	cfg.Liveness.notify.Store(&add)
 	p := cfg.Probe
 	p.OnChange, p.Registerer = c.checked, cfg.Registerer
 	var err error

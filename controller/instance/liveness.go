@@ -7,6 +7,7 @@ import (
 	"math"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -41,11 +42,11 @@ const (
 
 // Liveness keeps the leases of all Instances. It is safe for concurrent use.
 type Liveness struct {
-	cfg     LivenessConfig
-	leases  *health.Leases
-	table   *table
-	changed func(name) // set by the Controller before anything runs
-	slots   chan struct{}
+	cfg    LivenessConfig
+	leases *health.Leases
+	table  *table
+	notify atomic.Pointer[func(name)] // the Controller's, once there is one
+	slots  chan struct{}
 
 	mu     sync.Mutex
 	absent map[absentKey]time.Time
@@ -62,7 +63,7 @@ type absentKey struct {
 // NewLiveness makes a Liveness that knows no Instance yet.
 func NewLiveness(cfg LivenessConfig) (*Liveness, error) {
 	l := &Liveness{
-		cfg: cfg, leases: health.NewLeases(cfg.Leases, time.Now()), table: newTable(), changed: func(name) {},
+		cfg: cfg, leases: health.NewLeases(cfg.Leases, time.Now()), table: newTable(),
 		slots: make(chan struct{}, lookups), absent: map[absentKey]time.Time{},
 		renewals: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "fingerpost_instance_heartbeats_total", Help: "Heartbeats taken.",
@@ -230,6 +231,13 @@ func (l *Liveness) Remove(in *v1alpha1.Instance) {
 		}
 	}
 	delete(p.records, n)
+}
+
+// changed tells the Controller that a status may be wrong now.
+func (l *Liveness) changed(n name) {
+	if f := l.notify.Load(); f != nil {
+		(*f)(n)
+	}
 }
 
 // run waits for leases to run out and tells whose status that changes.

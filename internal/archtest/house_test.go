@@ -243,13 +243,17 @@ func assigned(f *file, report func(string), vars map[string]bool) {
 
 // TestNoSleep: a sleep in a test is either too short on a busy machine or too
 // long on all others. In a testing/synctest bubble it costs nothing and is
-// exact, so there it is the way to let time pass.
+// exact, so there it is the way to let time pass. Benchmarks, which cannot run
+// in a bubble, may poll.
 func TestNoSleep(t *testing.T) {
 	eachFile(t, func(p *pkg, f *file) {
 		if !f.test || slices.Contains(f.imports, "testing/synctest") {
 			return
 		}
 		ast.Inspect(f.ast, func(n ast.Node) bool {
+			if fn, ok := n.(*ast.FuncDecl); ok && strings.HasPrefix(fn.Name.Name, "Benchmark") {
+				return false
+			}
 			if s, ok := n.(*ast.SelectorExpr); ok && s.Sel.Name == "Sleep" {
 				if x, ok := s.X.(*ast.Ident); ok && x.Name == "time" {
 					t.Errorf("%s: time.Sleep outside testing/synctest: wait for what you wait for", f.path)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,8 +19,9 @@ type Endpoint struct {
 	server   *http.Server
 }
 
-// Listen opens the address. Ready is asked by /readyz; nil means ready.
-func Listen(addr string, reg prometheus.Gatherer, ready func() error) (*Endpoint, error) {
+// Listen opens the address. Ready is asked by /readyz; nil means ready. With
+// profiling, /debug/pprof is served too.
+func Listen(addr string, reg prometheus.Gatherer, ready func() error, profiling bool) (*Endpoint, error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("listen for metrics on %s: %w; choose another --metrics-address (\"\" for none)", addr, err)
@@ -38,6 +40,11 @@ func Listen(addr string, reg prometheus.Gatherer, ready func() error) (*Endpoint
 		}
 		fmt.Fprintln(w, "ok")
 	})
+	if profiling {
+		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	}
 	return &Endpoint{l, &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}}, nil
 }
 

@@ -1,0 +1,25 @@
+#!/bin/bash
+# Installs the programs that tests run besides ours, where they are missing:
+# with apt, when root. Otherwise it names them, and the tests that need one
+# that is missing say so.
+set -euo pipefail
+
+# program:package
+wanted=(dig:dnsutils curl:curl ip:iproute2 python3:python3 git:git)
+
+missing=() packages=()
+for w in "${wanted[@]}"; do
+	if ! command -v "${w%%:*}" >/dev/null; then
+		missing+=("${w%%:*}")
+		packages+=("${w##*:}")
+	fi
+done
+[ ${#missing[@]} = 0 ] && exit 0
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+	echo "deps: please install ${missing[*]} (Debian: apt-get install ${packages[*]})" >&2
+	exit 0
+fi
+echo "deps: installing ${packages[*]}" >&2
+export DEBIAN_FRONTEND=noninteractive
+apt-get -qq update </dev/null >/dev/null
+apt-get -qq install -y --no-install-recommends "${packages[@]}" </dev/null >/dev/null
