@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"time"
 
+	"k8s.io/client-go/tools/cache"
+
 	"github.com/fingerpost/fingerpost/store"
 )
 
@@ -28,7 +30,9 @@ type Config struct {
 	Advertise    netip.Addr     // address of the endpoint of default/kubernetes
 	NodeName     string         // the node of that endpoint when the address is a loopback one
 	Liveness     Liveness
-	Log          *slog.Logger
+	// Transform trims what the shared informers keep; nil: managed fields only.
+	Transform cache.TransformFunc
+	Log       *slog.Logger
 }
 
 func (c *Config) validate() error {
@@ -56,6 +60,9 @@ func (c *Config) validate() error {
 		if p.Addr().Is6() && p.Bits() < 64 {
 			return fmt.Errorf("apiserver: service range %s is too large, want /64 or smaller", p)
 		}
+	}
+	if c.Transform == nil {
+		c.Transform = lean
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

@@ -93,7 +93,7 @@ func newBase(c *Config, scheme *runtime.Scheme) (*base, error) {
 	if b.client, err = kubernetes.NewForConfig(g.LoopbackClientConfig); err != nil {
 		return nil, err
 	}
-	b.informers = informers.NewSharedInformerFactoryWithOptions(b.client, 0, informers.WithTransform(lean))
+	b.informers = informers.NewSharedInformerFactoryWithOptions(b.client, 0, informers.WithTransform(c.Transform))
 
 	defs := openapi.GetOpenAPIDefinitionsWithoutDisabledFeatures(definitions)
 	namer := openapinamer.NewDefinitionNamer(legacyscheme.Scheme, apiextensionsapiserver.Scheme, scheme)

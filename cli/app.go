@@ -85,6 +85,7 @@ func (a *App) root() *cobra.Command {
 	f.StringVar(&a.context, "context", "", "context of the kubeconfig to use")
 	f.StringVarP(&a.namespace, "namespace", "n", "", "namespace (default that of the context, or \"default\")")
 	root.AddCommand(a.commands()...)
+	cobra.EnableCommandSorting = false
 	return root
 }
 

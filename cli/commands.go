@@ -5,9 +5,13 @@ import "github.com/spf13/cobra"
 // commands lists every command, in the order of the help.
 func (a *App) commands() []*cobra.Command {
 	return []*cobra.Command{
+		// what runs
 		a.devCmd(), a.serverCmd(), a.nodeCmd(),
+		// register
+		a.runCmd(), a.registerCmd(), a.renewCmd(), a.deregisterCmd(),
+		// discover
 		a.getCmd(), a.watchCmd(), a.resolveCmd(), a.explainCmd(), a.envCmd(),
-		a.snapshotCmd(),
-		a.versionCmd(),
+		// operate
+		a.kubectlCmd(), a.kubeconfigCmd(), a.proxyCmd(), a.snapshotCmd(), a.versionCmd(),
 	}
 }

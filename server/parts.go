@@ -19,6 +19,7 @@ import (
 	"github.com/fingerpost/fingerpost/api/v1alpha1/client"
 	"github.com/fingerpost/fingerpost/apiserver"
 	"github.com/fingerpost/fingerpost/catalog"
+	"github.com/fingerpost/fingerpost/controller"
 	"github.com/fingerpost/fingerpost/controller/housekeeping"
 	"github.com/fingerpost/fingerpost/controller/instance"
 	"github.com/fingerpost/fingerpost/door/kube"
@@ -117,7 +118,7 @@ func (s *System) addServer(ctx context.Context, c *Config) (*apiserver.Server, e
 	}
 	api, err := apiserver.New(apiserver.Config{
 		Listener: listener, Store: st, PKI: pki, ServiceCIDRs: c.ServiceCIDRs, NodePorts: c.NodePorts,
-		Advertise: advertise, NodeName: c.NodeName, Liveness: live, Log: c.Log,
+		Advertise: advertise, NodeName: c.NodeName, Liveness: live, Transform: controller.Trim(), Log: c.Log,
 	})
 	if err != nil {
 		return nil, err

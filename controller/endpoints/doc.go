@@ -14,5 +14,6 @@
 //     most once per [Config.MinInterval] for one Service.
 //   - When a Service is deleted its Endpoints go too, hand-made ones included,
 //     as Kubernetes does it; those of a leader election stay.
-//   - Addresses that the API refuses in Endpoints (loopback) are left out.
+//   - Addresses that the API refuses in Endpoints are left out: link-local ones,
+//     and loopback ones that do not name their node.
 package endpoints

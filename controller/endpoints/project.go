@@ -149,7 +149,7 @@ func addAddresses(sub *corev1.EndpointSubset, svc *corev1.Service, s *discoveryv
 		if is(e.Conditions.Terminating) && !svc.Spec.PublishNotReadyAddresses {
 			continue // legacy readers never saw those
 		}
-		if len(e.Addresses) == 0 || !acceptable(e.Addresses[0]) {
+		if len(e.Addresses) == 0 || !acceptable(e) {
 			continue
 		}
 		a := corev1.EndpointAddress{IP: e.Addresses[0], NodeName: e.NodeName, TargetRef: e.TargetRef}
@@ -166,10 +166,14 @@ func addAddresses(sub *corev1.EndpointSubset, svc *corev1.Service, s *discoveryv
 
 func is(b *bool) bool { return b != nil && *b }
 
-// acceptable says whether the API takes an address in an Endpoints object.
-func acceptable(s string) bool {
-	a, err := netip.ParseAddr(s)
-	return err == nil && !a.IsUnspecified() && !a.IsLoopback() && !a.IsLinkLocalUnicast() && !a.IsLinkLocalMulticast()
+// acceptable says whether the API takes an endpoint in an Endpoints object: a
+// loopback address only from us, and only beside the name of its node.
+func acceptable(e *discoveryv1.Endpoint) bool {
+	a, err := netip.ParseAddr(e.Addresses[0])
+	if err == nil && a.IsLoopback() {
+		return e.NodeName != nil && *e.NodeName != ""
+	}
+	return err == nil && !a.IsUnspecified() && !a.IsLinkLocalUnicast() && !a.IsLinkLocalMulticast()
 }
 
 func compareAddresses(a, b corev1.EndpointAddress) int {

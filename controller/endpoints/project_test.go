@@ -61,7 +61,7 @@ func TestProject(t *testing.T) {
 		{"overlapping sets of ports", withPorts, []string{"80,443: 10.0.0.1", "80: 10.0.0.2"}, "443: 10.0.0.1\n80: 10.0.0.1 10.0.0.2"},
 		{"terminating ones are not shown", withPorts, []string{"80: !10.0.0.1 10.0.0.2"}, "80: 10.0.0.2"},
 		{"unless asked for", corev1.ServiceSpec{Ports: withPorts.Ports, PublishNotReadyAddresses: true}, []string{"80: !10.0.0.1"}, "80: 10.0.0.1"},
-		{"loopback addresses are refused by the API", withPorts, []string{"80: 127.0.0.1 10.0.0.2"}, "80: 10.0.0.2"},
+		{"a loopback address without a node is refused by the API", withPorts, []string{"80: 127.0.0.1 10.0.0.2"}, "80: 10.0.0.2"},
 		{"endpoints without any port of the service", withPorts, []string{": 10.0.0.1"}, ""},
 		{"headless without ports", corev1.ServiceSpec{ClusterIP: corev1.ClusterIPNone}, []string{": 10.0.0.1"}, ": 10.0.0.1"},
 		{"the other family", corev1.ServiceSpec{IPFamilies: []corev1.IPFamily{corev1.IPv6Protocol}}, []string{"80: 10.0.0.1"}, ""},

@@ -12,4 +12,9 @@
 //   - What the Instance says besides its claims (ports, weight, metadata, …) is
 //     updated only by whoever is alone on it; otherwise the first registrant's
 //     word stands.
+//   - A [Keeper] writes the newest state it was given, however long the API was
+//     away; states between may never be written. It renews every TTL/3 and
+//     registers again when the API does not know the claim. While the API is
+//     away it tries again after 50 ms, then ever later: up to 1 s in the first
+//     30 s, 5 s after that, 10 s when the API says no.
 package claim

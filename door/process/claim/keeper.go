@@ -143,8 +143,8 @@ func (k *Keeper) Run(ctx context.Context) {
 			}
 			k.complain(err)
 		case acted:
-			if !trouble.IsZero() {
-				k.log.Info("registered again", "instance", k.name, "away", time.Since(trouble).Round(time.Millisecond))
+			if !trouble.IsZero() && k.name != "" {
+				k.log.Info("the registration is written", "instance", k.name, "away", time.Since(trouble).Round(time.Millisecond))
 			}
 			trouble, pause, timeout, k.tried = time.Time{}, 0, requestTimeout, ""
 			continue // what is wanted may have changed meanwhile
@@ -194,11 +194,14 @@ func (k *Keeper) complain(err error) {
 		return
 	}
 	k.tried = kind
-	if Refused(err) {
-		k.log.Error("the server refuses the registration: nobody will find the process until this is put right", "error", err)
-		return
+	switch {
+	case Unreachable(err):
+		k.log.Warn("cannot reach the server: the registration follows when it is back", "error", err)
+	case apierrors.IsNotFound(err):
+		k.log.Error("cannot register: create the namespace first, or name another with -n; it is tried again meanwhile", "error", err)
+	default:
+		k.log.Error("the server refuses the registration: nobody finds the endpoint until this is put right", "error", err)
 	}
-	k.log.Warn("cannot reach the server: the process goes on, its registration follows when the server is back", "error", err)
 }
 
 func jitter(d time.Duration) time.Duration {
