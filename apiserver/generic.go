@@ -48,6 +48,13 @@ const (
 	maxWrites = 2000
 )
 
+// How long a stop waits: for watches to be told, and for other requests. A
+// watch has no end of its own, so waiting longer would only delay the stop.
+const (
+	stopWatches  = time.Second
+	stopRequests = 3 * time.Second
+)
+
 // base is what the parts of the server are built from.
 type base struct {
 	generic   *genericapiserver.Config
@@ -73,7 +80,7 @@ func newBase(c *Config, scheme *runtime.Scheme) (*base, error) {
 	g.LongRunningFunc = filters.BasicLongRunningRequestCheck(
 		sets.NewString("watch", "proxy"), sets.NewString("attach", "exec", "proxy", "log", "portforward"))
 	g.AggregatedDiscoveryGroupManager = aggregated.NewResourceManager("apis")
-	g.ShutdownDelayDuration = 0
+	g.ShutdownWatchTerminationGracePeriod = stopWatches
 
 	cert, err := dynamiccertificates.NewStaticCertKeyContent("serving", c.PKI.Serving.Cert, c.PKI.Serving.Key)
 	if err != nil {

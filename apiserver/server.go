@@ -74,6 +74,7 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("apiserver: %w", err)
 	}
+	s.ShutdownTimeout = stopRequests
 	if err := r.install(s, scheme, codecs); err != nil {
 		return nil, err
 	}

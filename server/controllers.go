@@ -11,7 +11,7 @@ import (
 
 // addControllers adds our own controllers. They share the API server's
 // informers, and the informer of Instances.
-func (s *System) addControllers(ctx context.Context, c *Config, api *apiserver.Server, in *client.Client, live *instance.Liveness) error {
+func (s *System) addControllers(ctx context.Context, c *Config, api *apiserver.Server, in *client.Client, live *instance.Liveness, l *lead) error {
 	instances, err := controller.NewInstanceInformer(in)
 	if err != nil {
 		return err
@@ -33,7 +33,7 @@ func (s *System) addControllers(ctx context.Context, c *Config, api *apiserver.S
 		return nil
 	}, nil)
 	for _, r := range all {
-		s.add("controller "+r.Name, r.Run, nil)
+		s.add("controller "+r.Name, l.whenLeading(r.Run), nil)
 	}
 	return nil
 }

@@ -116,9 +116,19 @@ func (s *System) addServer(ctx context.Context, c *Config) (*apiserver.Server, e
 	if err != nil {
 		return nil, err
 	}
+	ap, err := netip.ParseAddrPort(listener.Addr().String())
+	if err != nil {
+		return nil, err
+	}
+	self := netip.AddrPortFrom(advertise, ap.Port())
+	lead := newLead(self.String(), st.Embedded)
+	beats, err := newRelay(lead, live, pki)
+	if err != nil {
+		return nil, err
+	}
 	api, err := apiserver.New(apiserver.Config{
 		Listener: listener, Store: st, PKI: pki, ServiceCIDRs: c.ServiceCIDRs, NodePorts: c.NodePorts,
-		Advertise: advertise, NodeName: c.NodeName, Liveness: live, Transform: controller.Trim(), Log: c.Log,
+		Advertise: advertise, NodeName: c.NodeName, Liveness: beats, Transform: controller.Trim(), Log: c.Log,
 	})
 	if err != nil {
 		return nil, err
@@ -127,26 +137,23 @@ func (s *System) addServer(ctx context.Context, c *Config) (*apiserver.Server, e
 		return nil, err
 	}
 	s.add("api server", api.Run, api.Ready())
+	s.add("election", func(ctx context.Context) error { return lead.run(ctx, api.Client) }, nil)
 
 	in, err := client.New(api.Rest)
 	if err != nil {
 		return nil, err
 	}
 	reader.Store(in)
-	if err := s.addControllers(ctx, c, api, in, live); err != nil {
+	if err := s.addControllers(ctx, c, api, in, live, lead); err != nil {
 		return nil, err
 	}
 	keeping, err := housekeeping.New(housekeeping.Config{Rest: api.Rest, Client: api.Client, Informers: api.Informers, CA: pki.CACert, Log: c.Log})
 	if err != nil {
 		return nil, err
 	}
-	s.add("housekeeping", keeping.Run, nil)
-	ap, err := netip.ParseAddrPort(listener.Addr().String())
-	if err != nil {
-		return nil, err
-	}
-	self := &registration{client: api.Client, instances: in, ip: c.ServiceCIDRs[0].Addr().Next(), addr: netip.AddrPortFrom(advertise, ap.Port()), node: c.NodeName, log: c.Log}
-	s.add("registration of the API server", self.run, nil)
+	s.add("housekeeping", lead.whenLeading(keeping.Run), nil)
+	r := &registration{client: api.Client, instances: in, ip: c.ServiceCIDRs[0].Addr().Next(), addr: self, node: c.NodeName, log: c.Log}
+	s.add("registration of the API server", r.run, nil)
 	return api, nil
 }
 

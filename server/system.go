@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"time"
+
+	"github.com/fingerpost/fingerpost/internal/kernel"
 )
 
 // part is one thing that runs.
@@ -93,6 +96,7 @@ start:
 	}
 	if cause == nil && ctx.Err() == nil {
 		close(s.ready)
+		s.settle()
 		select {
 		case cause = <-failed:
 		case <-ctx.Done():
@@ -107,4 +111,12 @@ start:
 		}
 	}
 	return cause
+}
+
+// settle gives back the memory that only the start needed.
+func (s *System) settle() {
+	debug.FreeOSMemory()
+	if err := kernel.ReleaseStartPages(); err != nil {
+		s.log.Debug("the memory of the start is kept", "error", err)
+	}
 }

@@ -164,8 +164,8 @@ func prepareSockets(dir string) (string, error) {
 	return sockets, nil
 }
 
-// slogCore sends etcd's log to ours; etcd's Info is our Debug, because it
-// narrates.
+// slogCore sends etcd's log to ours, one level lower: its Info narrates, and its
+// warnings are about single slow requests.
 type slogCore struct {
 	log    *slog.Logger
 	fields []zapcore.Field
@@ -176,7 +176,7 @@ func level(l zapcore.Level) slog.Level {
 	case l >= zapcore.ErrorLevel:
 		return slog.LevelError
 	case l == zapcore.WarnLevel:
-		return slog.LevelWarn
+		return slog.LevelInfo
 	}
 	return slog.LevelDebug
 }
