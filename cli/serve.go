@@ -101,8 +101,12 @@ func (f *serveFlags) complete(a *App) (server.Config, error) {
 		c.DNSListen = f.dnsAddresses
 	}
 	c.Proxy = !f.noProxy
-	return c, c.Default(os.Geteuid() == 0 && kernel.CanAddRoutes())
+	return c, c.Default()
 }
+
+// privileged says whether routes can be added, so that any range of addresses
+// can be made local.
+func privileged() bool { return os.Geteuid() == 0 && kernel.CanAddRoutes() }
 
 func portRange(s string) ([2]int, error) {
 	lo, hi, ok := strings.Cut(s, "-")
@@ -152,6 +156,7 @@ With root they come from 10.96.0.0/16, made local by one route on lo.`,
 			if err != nil {
 				return err
 			}
+			c.DefaultServer(privileged())
 			return serve(cmd.Context(), c, server.Dev, func(d time.Duration) { a.welcome(c, d) })
 		},
 	}
@@ -216,6 +221,7 @@ func (a *App) serverCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			c.DefaultServer(privileged())
 			return serve(cmd.Context(), c, server.Server, func(d time.Duration) {
 				fmt.Fprintf(a.Err, "fingerpost server is ready after %.1f s on https://%s\n", d.Seconds(), c.Listen)
 			})

@@ -14,7 +14,7 @@ import (
 )
 
 // Config of a system. The zero values of most fields have a default, see
-// Default.
+// Default and DefaultServer.
 type Config struct {
 	// Server side.
 	DataDir       string   // state, certificates, admin.kubeconfig
@@ -24,7 +24,7 @@ type Config struct {
 	EtcdCA        string
 	EtcdCert      string
 	EtcdKey       string
-	ServiceCIDRs  []netip.Prefix
+	ServiceCIDRs  []netip.Prefix // a node without takes those of the server
 	NodePorts     [2]int
 	CertNames     []string // further names and addresses of the serving certificate
 	UnsafeNoSync  bool     // embedded etcd without fsync
@@ -54,8 +54,9 @@ var UnprivilegedCIDR = netip.MustParsePrefix("127.96.0.0/16")
 // PrivilegedCIDR is the service range of a server that is root.
 var PrivilegedCIDR = netip.MustParsePrefix("10.96.0.0/16")
 
-// Default fills what is not set. Privileged: this process may add routes.
-func (c *Config) Default(privileged bool) error {
+// DefaultServer fills what is not set of the server side. Privileged: this
+// process may add routes.
+func (c *Config) DefaultServer(privileged bool) {
 	if c.Listen == "" {
 		c.Listen = "127.0.0.1:6443"
 	}
@@ -68,6 +69,10 @@ func (c *Config) Default(privileged bool) error {
 	if c.NodePorts == [2]int{} {
 		c.NodePorts = [2]int{30000, 32767}
 	}
+}
+
+// Default fills what is not set of both sides.
+func (c *Config) Default() error {
 	if c.NodeName == "" {
 		h, err := os.Hostname()
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
@@ -68,13 +69,21 @@ func (s *System) finish(c *Config, err error) (*System, error) {
 	return s, nil
 }
 
-func (s *System) isReady() error {
+// isReady says whether every part has started, and how fresh the catalog is: a
+// node that lost its server goes on answering, so it stays ready.
+func (s *System) isReady() (string, error) {
 	select {
 	case <-s.ready:
-		return nil
 	default:
-		return errors.New("starting")
+		return "", errors.New("starting")
 	}
+	if s.catalog == nil {
+		return "", nil
+	}
+	if f := s.catalog.Snapshot().Freshness(); f.Stale() {
+		return "stale since " + f.StaleSince.UTC().Format(time.RFC3339) + ": the API server does not answer; the last state is served\n", nil
+	}
+	return "", nil
 }
 
 // addServer adds the store, the API server and the controllers.
@@ -160,6 +169,7 @@ func (s *System) addServer(ctx context.Context, c *Config) (*apiserver.Server, e
 // addNode adds the catalog and the views.
 func (s *System) addNode(ctx context.Context, c *Config) error {
 	cat := catalog.New(nil)
+	s.catalog = cat
 	var views []part
 	if len(c.DNSListen) > 0 {
 		d, err := dns.New(dns.Config{
@@ -204,19 +214,64 @@ func (s *System) proxy(ctx context.Context, c *Config) (*userspace.Driver, error
 	if _, err := kernel.RaiseFileLimit(1 << 20); err != nil {
 		c.Log.Warn("few files may be open: many virtual IPs or connections will not fit", "error", err)
 	}
-	for _, p := range c.ServiceCIDRs {
-		if p.Addr().IsLoopback() {
-			continue // every address of it can be listened on already
-		}
-		if err := kernel.AddLocalRange(p); err != nil {
+	if len(c.ServiceCIDRs) > 0 {
+		if err := s.makeLocal(c.ServiceCIDRs); err != nil {
 			return nil, err
 		}
-		s.onClose(func() { _ = kernel.RemoveLocalRange(p) })
+	} else {
+		s.add("service ranges", func(ctx context.Context) error { return s.learnRanges(ctx, c) }, nil)
 	}
 	return userspace.New(userspace.Config{
 		Node: c.NodeName, NodeZone: c.NodeZone, NodeAddresses: c.NodeAddrs,
 		Owned: kernel.IsLocalAddress, Log: c.Log, Registerer: c.Registry, Events: events(ctx, c),
 	})
+}
+
+// makeLocal makes every address of the service ranges one of this machine.
+func (s *System) makeLocal(ranges []netip.Prefix) error {
+	for _, p := range ranges {
+		if p.Addr().IsLoopback() {
+			continue // every address of it can be listened on already
+		}
+		if err := kernel.AddLocalRange(p); err != nil {
+			return err
+		}
+		s.onClose(func() { _ = kernel.RemoveLocalRange(p) })
+	}
+	return nil
+}
+
+// learnRanges asks the server for its service ranges until it answers.
+func (s *System) learnRanges(ctx context.Context, c *Config) error {
+	client, err := kubernetes.NewForConfig(c.Rest)
+	if err != nil {
+		return err
+	}
+	for wait := time.Duration(0); ; wait = time.Second {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+		list, err := client.NetworkingV1().ServiceCIDRs().List(ctx, metav1.ListOptions{})
+		if err != nil {
+			c.Log.Warn("the server does not tell its service ranges; it is asked again (or give --service-cidr)", "error", err)
+			continue
+		}
+		var ranges []netip.Prefix
+		for i := range list.Items {
+			for _, cidr := range list.Items[i].Spec.CIDRs {
+				if p, err := netip.ParsePrefix(cidr); err == nil {
+					ranges = append(ranges, p)
+				}
+			}
+		}
+		if err := s.makeLocal(ranges); err != nil {
+			return err
+		}
+		<-ctx.Done()
+		return nil
+	}
 }
 
 // certSubjects are the names and addresses at which the API answers.

@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/fingerpost/fingerpost/catalog"
 	"github.com/fingerpost/fingerpost/internal/kernel"
 )
 
@@ -25,6 +26,7 @@ type System struct {
 	// closers run after all parts have stopped, last first.
 	closers []func()
 	ready   chan struct{}
+	catalog *catalog.Catalog // nil without a node side
 }
 
 // stopPatience is how long one part may take to stop.

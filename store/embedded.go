@@ -198,7 +198,7 @@ func (c *slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Che
 
 // harmless are warnings that tell nothing here: there is one member, it listens
 // on sockets that only its owner reaches, and the first start finds no schema.
-var harmless = []string{"Running http and grpc server on single port", "simple token is not cryptographically signed", "Failed to detect schema version", "failed to update storage version"}
+var harmless = []string{"Running http and grpc server on single port", "simple token is not cryptographically signed", "Failed to detect schema version", "failed to update storage version", "setting up serving from embedded etcd failed"}
 
 func (c *slogCore) Write(e zapcore.Entry, f []zapcore.Field) error {
 	for _, h := range harmless {

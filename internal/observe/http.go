@@ -19,9 +19,9 @@ type Endpoint struct {
 	server   *http.Server
 }
 
-// Listen opens the address. Ready is asked by /readyz; nil means ready. With
-// profiling, /debug/pprof is served too.
-func Listen(addr string, reg prometheus.Gatherer, ready func() error, profiling bool) (*Endpoint, error) {
+// Listen opens the address. Ready is asked by /readyz: an error means no, the
+// text is shown after the "ok". With profiling, /debug/pprof is served too.
+func Listen(addr string, reg prometheus.Gatherer, ready func() (string, error), profiling bool) (*Endpoint, error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("listen for metrics on %s: %w; choose another --metrics-address (\"\" for none)", addr, err)
@@ -32,13 +32,12 @@ func Listen(addr string, reg prometheus.Gatherer, ready func() error, profiling 
 	mux.HandleFunc("GET /livez", ok)
 	mux.HandleFunc("GET /healthz", ok)
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if ready != nil {
-			if err := ready(); err != nil {
-				http.Error(w, err.Error(), http.StatusServiceUnavailable)
-				return
-			}
+		note, err := ready()
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
 		}
-		fmt.Fprintln(w, "ok")
+		fmt.Fprint(w, "ok\n"+note)
 	})
 	if profiling {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
