@@ -61,7 +61,7 @@ func authenticate(cfg *genericapiserver.Config, pki *PKI, keys serviceaccount.Pu
 
 	// FailOnError: a bad token is a 401, not an anonymous request and so a 403.
 	chain := requnion.NewFailOnError(
-		x509.NewDynamic(ca.VerifyOptions, x509.CommonNameUserConversion),
+		newCertCache(x509.NewDynamic(ca.VerifyOptions, x509.CommonNameUserConversion)),
 		bearertoken.New(tokens),
 		websocket.NewProtocolAuthenticator(tokens),
 	)

@@ -36,10 +36,11 @@ func newCRDs(b *base, auth webhook.AuthenticationInfoResolverWrapper, resolver w
 	if err := etcd.ApplyTo(&g); err != nil {
 		return nil, fmt.Errorf("apiserver: storage of custom resources: %w", err)
 	}
+	g.RESTOptionsGetter = b.direct.options(g.RESTOptionsGetter)
 	c := &apiextensionsapiserver.Config{
 		GenericConfig: &genericapiserver.RecommendedConfig{Config: g, SharedInformerFactory: b.informers},
 		ExtraConfig: apiextensionsapiserver.ExtraConfig{
-			CRDRESTOptionsGetter: apiextensionsoptions.NewCRDRESTOptionsGetter(etcd, nil, b.generic.StorageObjectCountTracker),
+			CRDRESTOptionsGetter: b.direct.options(apiextensionsoptions.NewCRDRESTOptionsGetter(etcd, nil, b.generic.StorageObjectCountTracker)),
 			MasterCount:          1,
 			AuthResolverWrapper:  auth,
 			ServiceResolver:      resolver,

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
@@ -48,12 +49,8 @@ const (
 	maxWrites = 2000
 )
 
-// How long a stop waits: for watches to be told, and for other requests. A
-// watch has no end of its own, so waiting longer would only delay the stop.
-const (
-	stopWatches  = time.Second
-	stopRequests = 3 * time.Second
-)
+// stopRequests is how long a stop waits for requests under way.
+const stopRequests = 3 * time.Second
 
 // base is what the parts of the server are built from.
 type base struct {
@@ -64,10 +61,14 @@ type base struct {
 	client    *kubernetes.Clientset
 	transport *handlerTransport
 	scheme    *runtime.Scheme // our own kinds
+	direct    *directStorage
+	stopping  context.Context // ends when the server begins to stop
+	stop      context.CancelFunc
 }
 
 func newBase(c *Config, scheme *runtime.Scheme) (*base, error) {
 	b := &base{transport: newHandlerTransport(), scheme: scheme}
+	b.stopping, b.stop = context.WithCancel(context.Background())
 	g := genericapiserver.NewConfig(legacyscheme.Codecs)
 	b.generic = g
 	g.EffectiveVersion = compatibility.DefaultComponentGlobalsRegistry.EffectiveVersionFor(basecompatibility.DefaultKubeComponent)
@@ -80,7 +81,6 @@ func newBase(c *Config, scheme *runtime.Scheme) (*base, error) {
 	g.LongRunningFunc = filters.BasicLongRunningRequestCheck(
 		sets.NewString("watch", "proxy"), sets.NewString("attach", "exec", "proxy", "log", "portforward"))
 	g.AggregatedDiscoveryGroupManager = aggregated.NewResourceManager("apis")
-	g.ShutdownWatchTerminationGracePeriod = stopWatches
 
 	cert, err := dynamiccertificates.NewStaticCertKeyContent("serving", c.PKI.Serving.Cert, c.PKI.Serving.Key)
 	if err != nil {
@@ -120,8 +120,10 @@ func newBase(c *Config, scheme *runtime.Scheme) (*base, error) {
 	if err := b.etcd.ApplyWithStorageFactoryTo(b.factory, g); err != nil {
 		return nil, fmt.Errorf("apiserver: connect to the store: %w", err)
 	}
+	b.direct = newDirectStorage(c.Store)
+	g.RESTOptionsGetter = b.direct.options(g.RESTOptionsGetter)
 	g.BuildHandlerChainFunc = func(api http.Handler, gc *genericapiserver.Config) http.Handler {
-		h := withDiskGuard(genericapiserver.DefaultBuildHandlerChain(api, gc), c.Store.Guard)
+		h := withDiskGuard(handlerChain(api, gc, b.stopping), c.Store.Guard)
 		return newRenewer(c.Liveness, gc).wrap(h)
 	}
 	return b, nil
@@ -165,6 +167,9 @@ func etcdOptions(s *store.Store) *options.EtcdOptions {
 	o.StorageConfig.Transport.KeyFile = s.KeyFile
 	o.DefaultStorageMediaType = runtime.ContentTypeProtobuf
 	o.DeleteCollectionWorkers = 4
+	for _, r := range uncached {
+		o.WatchCacheSizes = append(o.WatchCacheSizes, r.String()+"#0")
+	}
 	return o
 }
 

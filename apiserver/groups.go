@@ -7,7 +7,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
-	"k8s.io/apiserver/pkg/registry/generic"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/options"
 	controlplaneapiserver "k8s.io/kubernetes/pkg/controlplane/apiserver"
@@ -93,7 +92,7 @@ func (r *core) ownGroup(s *runtime.Scheme, codecs serializer.CodecFactory) (*gen
 	etcd.StorageConfig.Codec = codecs.LegacyCodec(v1alpha1.GroupVersion)
 	etcd.StorageConfig.EncodeVersioner = runtime.NewMultiGroupVersioner(v1alpha1.GroupVersion)
 	etcd.StorageConfig.StorageObjectCountTracker = r.generic.StorageObjectCountTracker
-	var opts generic.RESTOptionsGetter = &options.StorageFactoryRestOptionsFactory{Options: etcd, StorageFactory: &options.SimpleStorageFactory{StorageConfig: etcd.StorageConfig}}
+	opts := r.direct.options(&options.StorageFactoryRestOptionsFactory{Options: etcd, StorageFactory: &options.SimpleStorageFactory{StorageConfig: etcd.StorageConfig}})
 	st, err := newInstanceStorage(s, opts)
 	if err != nil {
 		return nil, fmt.Errorf("apiserver: storage of instances: %w", err)

@@ -149,6 +149,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	}()
 	go s.awaitReady(ctx)
+	defer context.AfterFunc(ctx, s.base.stop)()
 	err := prepared.RunWithContext(ctx)
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause

@@ -66,6 +66,7 @@ func (s *System) finish(c *Config, err error) (*System, error) {
 		s.Close()
 		return nil, err
 	}
+	s.add("memory", tuneMemory, nil)
 	return s, nil
 }
 

@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"time"
 
 	"github.com/fingerpost/fingerpost/catalog"
-	"github.com/fingerpost/fingerpost/internal/kernel"
 )
 
 // part is one thing that runs.
@@ -113,12 +111,4 @@ start:
 		}
 	}
 	return cause
-}
-
-// settle gives back the memory that only the start needed.
-func (s *System) settle() {
-	debug.FreeOSMemory()
-	if err := kernel.ReleaseStartPages(); err != nil {
-		s.log.Debug("the memory of the start is kept", "error", err)
-	}
 }

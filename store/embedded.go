@@ -68,6 +68,7 @@ func openEmbedded(ctx context.Context, c Config) (*Store, error) {
 		Endpoints: []string{"unix://" + filepath.Join(sockets, "c.sock")},
 		Embedded:  true,
 		Guard:     guard,
+		direct:    newDirect(e),
 		close: func() {
 			guard.stop()
 			stop()

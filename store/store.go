@@ -12,6 +12,7 @@ import (
 
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/client/v3/kubernetes"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
@@ -56,7 +57,8 @@ type Store struct {
 	// Guard watches the disk of an embedded etcd; nil for an external one.
 	Guard *Guard
 
-	close func()
+	direct *kubernetes.Client
+	close  func()
 }
 
 // Open starts the embedded etcd, or checks that the external one answers.
