@@ -1,14 +1,25 @@
 package apiserver
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
+	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/registry/rest"
+	corev1listers "k8s.io/client-go/listers/core/v1"
+	networkingv1listers "k8s.io/client-go/listers/networking/v1"
+	"k8s.io/client-go/tools/cache"
 	api "k8s.io/kubernetes/pkg/apis/core"
+	"k8s.io/kubernetes/pkg/apis/networking"
 	"k8s.io/kubernetes/pkg/registry/core/service/ipallocator"
 )
 
@@ -101,5 +112,80 @@ func BenchmarkAllocateNext(b *testing.B) {
 		if _, err := a.AllocateNext(); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// memory is a store of IPAddresses.
+type memory struct {
+	objects map[string]*networking.IPAddress
+}
+
+func (m *memory) New() runtime.Object { return &networking.IPAddress{} }
+
+func (m *memory) Create(_ context.Context, obj runtime.Object, _ rest.ValidateObjectFunc, _ *metav1.CreateOptions) (runtime.Object, error) {
+	ip := obj.(*networking.IPAddress)
+	if m.objects[ip.Name] != nil {
+		return nil, apierrors.NewAlreadyExists(networking.Resource("ipaddresses"), ip.Name)
+	}
+	m.objects[ip.Name] = ip
+	return obj, nil
+}
+
+func (m *memory) Delete(_ context.Context, name string, _ rest.ValidateObjectFunc, _ *metav1.DeleteOptions) (runtime.Object, bool, error) {
+	if m.objects[name] == nil {
+		return nil, false, apierrors.NewNotFound(networking.Resource("ipaddresses"), name)
+	}
+	delete(m.objects, name)
+	return nil, true, nil
+}
+
+// TestRepair: what a crash between the two writes of an allocation leaves.
+func TestRepair(t *testing.T) {
+	now := time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC)
+	old, young := metav1.NewTime(now.Add(-2*repairAge)), metav1.NewTime(now.Add(-repairAge/2))
+	services, addresses := cache.NewIndexer(cache.MetaNamespaceKeyFunc, nil), cache.NewIndexer(cache.MetaNamespaceKeyFunc, nil)
+	m := &memory{map[string]*networking.IPAddress{}}
+	a := testAllocator(t, "10.0.0.0/24")
+	a.addresses = m
+	addService := func(name, ip string, at metav1.Time) {
+		if err := services.Add(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, CreationTimestamp: at}, Spec: corev1.ServiceSpec{ClusterIPs: []string{ip}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	addAddress := func(ip, by string, at metav1.Time) {
+		meta := metav1.ObjectMeta{Name: ip, CreationTimestamp: at, Labels: map[string]string{networkingv1.LabelManagedBy: by}}
+		if err := addresses.Add(&networkingv1.IPAddress{ObjectMeta: meta}); err != nil {
+			t.Fatal(err)
+		}
+		m.objects[ip] = &networking.IPAddress{ObjectMeta: meta}
+		a.seen(ip)
+	}
+	addService("good", "10.0.0.20", old)
+	addAddress("10.0.0.20", ipallocator.ControllerName, old)
+	addService("unrecorded", "10.0.0.21", old)
+	addService("new", "10.0.0.22", young)
+	addAddress("10.0.0.23", ipallocator.ControllerName, old)
+	addAddress("10.0.0.24", ipallocator.ControllerName, young)
+	addAddress("10.0.0.25", "a person", old)
+	r := &repair{
+		allocs: map[api.IPFamily]*allocator{api.IPv4Protocol: a}, services: corev1listers.NewServiceLister(services), addresses: networkingv1listers.NewIPAddressLister(addresses),
+		now: func() time.Time { return now }, log: func(string, ...any) {},
+	}
+	if err := r.once(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for ip := range m.objects {
+		got = append(got, ip)
+	}
+	slices.Sort(got)
+	if want := []string{"10.0.0.20", "10.0.0.21", "10.0.0.24", "10.0.0.25"}; !slices.Equal(got, want) {
+		t.Errorf("addresses after the repair: %v, want %v", got, want)
+	}
+	if ref := m.objects["10.0.0.21"].Spec.ParentRef; ref == nil || ref.Name != "unrecorded" {
+		t.Errorf("the repaired address belongs to %+v", ref)
+	}
+	if a.Has(net.ParseIP("10.0.0.23")) {
+		t.Error("the address of nobody is still taken")
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	restclient "k8s.io/client-go/rest"
-	ipallocatorcontroller "k8s.io/kubernetes/pkg/registry/core/service/ipallocator/controller"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/kubernetes/pkg/serviceaccount"
 )
 
@@ -100,10 +100,17 @@ func (s *Server) hooks() error {
 	if err := s.generic.AddPostStartHook("allocators", func(h genericapiserver.PostStartHookContext) error {
 		ports := make(chan struct{})
 		go s.core.repairPorts(func() { close(ports) }, stopOf(h))
-		repair := ipallocatorcontroller.NewRepairIPAddress(repairInterval, s.Client,
-			s.Informers.Core().V1().Services(), s.Informers.Networking().V1().ServiceCIDRs(), s.Informers.Networking().V1().IPAddresses())
+		r := &repair{
+			allocs: s.core.allocs, services: s.Informers.Core().V1().Services().Lister(), addresses: s.Informers.Networking().V1().IPAddresses().Lister(),
+			now: time.Now, log: s.cfg.Log.Warn,
+		}
+		synced := []cache.InformerSynced{s.Informers.Core().V1().Services().Informer().HasSynced, s.Informers.Networking().V1().IPAddresses().Informer().HasSynced}
 		s.Informers.Start(h.Done())
-		go repair.RunUntil(func() {}, stopOf(h))
+		go func() {
+			if cache.WaitForCacheSync(h.Done(), synced...) {
+				r.run(h)
+			}
+		}()
 		select {
 		case <-ports:
 			return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -105,7 +106,11 @@ func (c *Controllers) collectGarbage(ctx context.Context, md metadata.Interface)
 	mf := metadatainformer.NewSharedInformerFactoryWithOptions(md, 0, metadatainformer.WithTransform(ownersOnly))
 	started := make(chan struct{})
 	close(started) // the factory may start informers at once
-	gc, err := garbagecollector.NewGarbageCollector(ctx, c.Client, md, mapper, garbagecollector.DefaultIgnoredResources(), metadataFactory{mf}, started)
+	ignored := map[schema.GroupResource]struct{}{
+		{Group: "networking.k8s.io", Resource: "ipaddresses"}: {}, // the allocator's own, never with owners
+	}
+	maps.Copy(ignored, garbagecollector.DefaultIgnoredResources())
+	gc, err := garbagecollector.NewGarbageCollector(ctx, c.Client, md, mapper, ignored, metadataFactory{mf}, started)
 	if err != nil {
 		return err
 	}

@@ -68,12 +68,9 @@ func TestKillUnderLoad(t *testing.T) {
 	if !returned {
 		t.Errorf("watch does not show the return:\n%s", watch.output())
 	}
-	t.Log("0", time.Since(killed))
 	before := load.count()
 	eventually(t, "load goes on", func() error { return unless(load.count() > before+200, "%d calls", load.count()) })
-	t.Log("A", time.Since(killed))
 	load.stop()
-	t.Log("B", time.Since(killed))
 
 	var failed, late, other int
 	for _, c := range load.calls {
