@@ -153,6 +153,7 @@ func (d *Driver) put(f *vip.Frontend) {
 			d.closeListener(l)
 		}
 	}
+	d.trustNewcomers(f, keep)
 	r := newRoute(f)
 	for _, at := range places {
 		i := slices.IndexFunc(keep, func(l *listener) bool { return l.at.addr == at })
@@ -166,6 +167,20 @@ func (d *Driver) put(f *vip.Frontend) {
 		delete(d.byFront, f.Front)
 	} else {
 		d.byFront[f.Front] = keep
+	}
+}
+
+// trustNewcomers forgets the failures of backends that were not there before:
+// whoever put them in has looked at them since.
+func (d *Driver) trustNewcomers(f *vip.Frontend, before []*listener) {
+	if len(before) == 0 || d.suspects.count.Load() == 0 {
+		return
+	}
+	was := before[0].route.Load()
+	for _, b := range f.Backends {
+		if was == nil || !slices.Contains(was.front.Backends, b) {
+			d.suspects.clear(f.Proto, b.Addr)
+		}
 	}
 }
 

@@ -214,6 +214,13 @@ func TestSuspects(t *testing.T) {
 	if b, ok := r.d.pick(route, netip.MustParseAddr("127.0.0.1"), false, nil); !ok || b.Addr != at {
 		t.Error("did not fall back to the only one")
 	}
+	alive := newBackend(t, "alive too", "127.0.0.1").ep()
+	r.endpoints(s, alive)
+	r.endpoints(s, alive, gone) // taken out and put in again: somebody looked at it
+	if r.d.suspects.has(catalog.TCP, at, r.d.cfg.Now) {
+		t.Error("suspected although it came back")
+	}
+	r.d.suspects.add(catalog.TCP, at, r.d.cfg.Now())
 	r.later(suspicion)
 	if r.d.suspects.has(catalog.TCP, at, r.d.cfg.Now) {
 		t.Error("suspected for ever")
