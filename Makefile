@@ -70,8 +70,8 @@ fuzz: ## run each fuzz target for FUZZTIME (30s)
 	@FUZZTIME=$(FUZZTIME) hack/fuzz.sh $(PKG)
 
 .PHONY: bench
-bench: deps build $(KUBECTL) $(TOOLS)/kube-apiserver ## measure, side by side with Kubernetes' own server; see bench/README.md
-	@KUBE_APISERVER=$(TOOLS)/kube-apiserver hack/bench.sh $(BENCHFLAGS)
+bench: build $(TOOLS)/kube-apiserver $(TOOLS)/etcd ## measure, side by side with Kubernetes' own server; see bench/README.md
+	@KUBE_APISERVER=$(TOOLS)/kube-apiserver ETCD=$(TOOLS)/etcd hack/bench.sh $(BENCHFLAGS)
 
 .PHONY: generate
 generate: ## make the generated code anew
@@ -80,6 +80,11 @@ generate: ## make the generated code anew
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf bin .cache
+
+$(TOOLS)/etcd: go.mod
+	@mkdir -p $(TOOLS)
+	$(GO) build -ldflags '-s -w' -o $@ go.etcd.io/etcd/server/v3
+	@touch $@
 
 # Programs of Kubernetes, unmodified, from the module that we import.
 $(TOOLS)/%: go.mod

@@ -1,16 +1,15 @@
 #!/bin/bash
-# Benchmarks: first those beside the code, then the whole system's in bench/,
-# which print the table of bench/README.md.
+# Benchmarks: the whole system beside Kubernetes' own server (bench/), then the
+# benchmarks beside the code. Arguments go to bench/apibench.
+#
+#   KUBE_APISERVER, ETCD   the peers; without them Fingerpost is measured alone
+#   BENCHTIME              of each benchmark beside the code (200ms)
 set -euo pipefail
 cd "$(dirname "$0")/.."
-for dir in bench bench/*/; do
-	compgen -G "${dir%/}/*.go" >/dev/null || continue
-	if grep -qs '^package main' "${dir%/}"/*.go; then
-		echo "== go run ./${dir%/}"
-		go run "./${dir%/}" "$@"
-	fi
-	if compgen -G "${dir%/}/*_test.go" >/dev/null; then
-		echo "== go test -bench ./${dir%/}"
-		go test -run '^$' -bench . -benchmem -timeout 60m "./${dir%/}"
-	fi
+
+go run ./bench/apibench -fingerpost "${FINGERPOST_BIN:-bin/fingerpost}" \
+	-kube-apiserver "${KUBE_APISERVER:-}" -etcd "${ETCD:-}" "$@"
+
+grep -rl --include='*_test.go' '^func Benchmark' . | xargs -n1 dirname | sort -u | while read -r dir; do
+	go test -vet=off -run '^$' -bench . -benchmem -benchtime "${BENCHTIME:-200ms}" -timeout 20m "$dir" </dev/null
 done

@@ -157,7 +157,7 @@ func (s *System) addServer(ctx context.Context, c *Config) (*apiserver.Server, e
 	if err := s.addControllers(ctx, c, api, in, live, lead); err != nil {
 		return nil, err
 	}
-	keeping, err := housekeeping.New(housekeeping.Config{Rest: api.Rest, Client: api.Client, Informers: api.Informers, CA: pki.CACert, Log: c.Log})
+	keeping, err := housekeeping.New(housekeeping.Config{Rest: api.Rest, Client: api.Client, CA: pki.CACert, Log: c.Log})
 	if err != nil {
 		return nil, err
 	}

@@ -32,11 +32,10 @@ import (
 
 // Config of the borrowed controllers.
 type Config struct {
-	Rest      *restclient.Config
-	Client    kubernetes.Interface
-	Informers informers.SharedInformerFactory
-	CA        []byte // PEM, published as kube-root-ca.crt
-	Log       *slog.Logger
+	Rest   *restclient.Config
+	Client kubernetes.Interface
+	CA     []byte // PEM, published as kube-root-ca.crt
+	Log    *slog.Logger
 }
 
 // Controllers are the borrowed controllers.
@@ -44,8 +43,8 @@ type Controllers struct{ Config }
 
 // New checks the configuration.
 func New(c Config) (*Controllers, error) {
-	if c.Rest == nil || c.Client == nil || c.Informers == nil || len(c.CA) == 0 {
-		return nil, errors.New("housekeeping: Rest, Client, Informers and CA are all needed")
+	if c.Rest == nil || c.Client == nil || len(c.CA) == 0 {
+		return nil, errors.New("housekeeping: Rest, Client and CA are all needed")
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -65,7 +64,11 @@ func (c *Controllers) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("housekeeping: %w", err)
 	}
-	core, rbac := c.Informers.Core().V1(), c.Informers.Rbac().V1()
+	// Informers of their own, started last: upstream's constructors register
+	// their handlers before they are complete, so a running informer would call
+	// into half-made controllers.
+	own := informers.NewSharedInformerFactoryWithOptions(c.Client, 0, informers.WithTransform(lean))
+	core, rbac := own.Core().V1(), own.Rbac().V1()
 	ns := namespace.NewNamespaceController(ctx, c.Client, md, c.Client.Discovery().ServerPreferredNamespacedResources,
 		core.Namespaces(), resync, corev1.FinalizerKubernetes)
 	sa, err := serviceaccount.NewServiceAccountsController(klog.FromContext(ctx), core.ServiceAccounts(), core.Namespaces(), c.Client, serviceaccount.DefaultServiceAccountsControllerOptions())
@@ -80,10 +83,10 @@ func (c *Controllers) Run(ctx context.Context) error {
 		return fmt.Errorf("housekeeping: CA publisher: %w", err)
 	}
 	roles := clusterroleaggregation.NewClusterRoleAggregation(rbac.ClusterRoles(), c.Client.RbacV1())
-	cidrs := servicecidrs.NewController(ctx, c.Informers.Networking().V1().ServiceCIDRs(), c.Informers.Networking().V1().IPAddresses(), c.Client)
+	cidrs := servicecidrs.NewController(ctx, own.Networking().V1().ServiceCIDRs(), own.Networking().V1().IPAddresses(), c.Client)
 
 	caMaps.Start(ctx.Done())
-	c.Informers.Start(ctx.Done())
+	own.Start(ctx.Done())
 	var wg sync.WaitGroup
 	wg.Go(func() { ns.Run(ctx, 5) })
 	wg.Go(func() { sa.Run(ctx, 1) })
@@ -97,6 +100,7 @@ func (c *Controllers) Run(ctx context.Context) error {
 	})
 	wg.Wait()
 	caMaps.Shutdown()
+	own.Shutdown()
 	return nil
 }
 
@@ -128,6 +132,14 @@ type metadataFactory struct {
 
 func (f metadataFactory) ForResource(r schema.GroupVersionResource) (informers.GenericInformer, error) {
 	return f.SharedInformerFactory.ForResource(r), nil
+}
+
+// lean drops what these controllers do not read.
+func lean(obj any) (any, error) {
+	if m, err := meta.Accessor(obj); err == nil {
+		m.SetManagedFields(nil)
+	}
+	return obj, nil
 }
 
 // ownersOnly keeps what garbage collection reads.

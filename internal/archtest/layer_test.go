@@ -120,8 +120,8 @@ var restrictions = []restriction{
 	},
 	{
 		[]string{"go.etcd.io"},
-		[]string{"store", "registry/etcd"},
-		"etcd is an implementation of the store; everything else speaks to the API",
+		[]string{"store", "apiserver", "registry/etcd"},
+		"etcd is an implementation of the store, which the API server is handed a client of; everything else speaks to the API",
 	},
 	{
 		[]string{"github.com/spf13"},

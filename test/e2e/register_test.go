@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -68,16 +69,16 @@ func TestWalkthroughSelfRegistration(t *testing.T) {
 		t.Errorf("registered twice: %d %s", code, text)
 	}
 	quit, beating := make(chan struct{}), make(chan error, 1)
-	beats := 0
+	var beats atomic.Int32
 	go func() {
 		tick := time.NewTicker(ttl / 8)
 		defer tick.Stop()
 		for {
 			if code, text := me.do("PUT", instances+"/api-1/renew", ""); code != 200 {
-				beating <- fmt.Errorf("heartbeat %d: %d %s", beats, code, text)
+				beating <- fmt.Errorf("heartbeat %d: %d %s", beats.Load(), code, text)
 				return
 			}
-			beats++
+			beats.Add(1)
 			select {
 			case <-quit:
 				beating <- nil
@@ -99,7 +100,7 @@ func TestWalkthroughSelfRegistration(t *testing.T) {
 	}
 	// Longer than its TTL: heartbeats alone keep it, and none of them is a write.
 	was := in.Metadata.ResourceVersion
-	<-time.After(ttl + ttl/2)
+	eventually(t, "heartbeats", func() error { return unless(beats.Load() > 14, "%d", beats.Load()) })
 	wantNames(t, url, "self")
 	me.get(t, instances+"/api-1", &in)
 	if in.Metadata.ResourceVersion != was {
@@ -185,7 +186,7 @@ func TestWalkthroughThirdParty(t *testing.T) {
 	wantNames(t, url, "one")
 
 	fp(0, "deregister", "web", "--address", ip, "--port", "7001")
-	fp(5, "resolve", "_7000._tcp.web")
+	fp(5, "resolve", "web")
 	fp(3, "deregister", "web", "--address", ip, "--port", "7001")
 	fp(0, "deregister", "web", "--address", ip, "--port", "7002")
 	var list struct{ Items []json.RawMessage }
@@ -208,8 +209,8 @@ func TestKubeconfigIsPrivate(t *testing.T) {
 	t.Parallel()
 	sys := common.system(t)
 	for path, want := range map[string]os.FileMode{
-		sys.kubeconfig():                     0o600,
-		sys.data:                             0o700 | os.ModeDir,
+		sys.kubeconfig():                      0o600,
+		sys.data:                              0o700 | os.ModeDir,
 		filepath.Join(sys.data, "pki/ca.key"): 0o600,
 		filepath.Join(sys.data, "pki/sa.key"): 0o600,
 	} {

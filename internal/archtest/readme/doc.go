@@ -1,5 +1,5 @@
-// Package readme holds the commands that the documents show against the
-// command line: a reader who types what stands there must not meet an unknown
-// command or flag. It is a package of its own because it links the whole
-// program, which the other rules do not need.
+// Package readme holds the documents against the program: each command that
+// they show must exist with its flags, and the commands of the README's tour
+// are typed into a shell beside a system of their own. It is a package of its
+// own because it links the whole program, which the other rules do not need.
 package readme
