@@ -4,11 +4,10 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 GO ?= go
-# The binary is static, so that it runs on any Linux, and names no directory of
-# the machine that built it. Everything is built with the same two settings:
-# another setting means another copy of Kubernetes' 2,000 packages to compile.
+# The binary is static, so that it runs on any Linux. Everything is built with
+# the same setting: another one means another copy of Kubernetes' 2,000 packages
+# to compile.
 export CGO_ENABLED := 0
-export GOFLAGS := $(filter-out,$(GOFLAGS))
 
 # What tests may take at most: one package, and all of them with compiling.
 TESTTIMEOUT ?= 10m
@@ -55,7 +54,7 @@ build: ## build bin/fingerpost
 # lint has run all of go vet; the part of it in go test would be the same again.
 .PHONY: test
 test: deps lint build $(KUBECTL) ## install what tests need, lint, build, and run every test
-	timeout -k 10 $(TESTTOTAL) $(GO) test -vet=off -timeout $(TESTTIMEOUT) $(TESTFLAGS) $(PKG)
+	timeout --foreground -k 10 $(TESTTOTAL) $(GO) test -vet=off -timeout $(TESTTIMEOUT) $(TESTFLAGS) $(PKG)
 
 .PHONY: deps
 deps: ## install the programs that tests use, if they are missing

@@ -31,6 +31,7 @@ func handlerChain(h http.Handler, c *genericapiserver.Config, stopping context.C
 	h = genericapifilters.WithRequestInfo(h, c.RequestInfoResolver)
 	h = genericapifilters.WithRequestReceivedTimestamp(h)
 	h = genericfilters.WithPanicRecovery(h, c.RequestInfoResolver)
+	h = jsonForOwnKinds(h)
 	return genericapifilters.WithAuditInit(h)
 }
 

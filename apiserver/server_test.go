@@ -18,6 +18,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
 	restclient "k8s.io/client-go/rest"
 
 	"github.com/fingerpost/fingerpost/api/v1alpha1"
@@ -327,6 +328,24 @@ func testInstances(t *testing.T, s *running) {
 				t.Errorf("got %v, want an Invalid with %q", err, c.want)
 			}
 		})
+	}
+	// A client that prefers protobuf, as garbage collection and the deletion of
+	// namespaces do, is answered in JSON.
+	pb := restclient.CopyConfig(s.rest)
+	pb.ContentType, pb.AcceptContentTypes = protobuf, protobuf+","+jsonContent
+	md, err := metadata.NewForConfig(pb)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res := v1alpha1.GroupVersion.WithResource("instances")
+	if l, err := md.Resource(res).Namespace("default").List(ctx, metav1.ListOptions{}); err != nil || len(l.Items) == 0 {
+		t.Errorf("metadata of instances in protobuf: %v, %v", l, err)
+	}
+	if _, err := c.Instances("kube-system").Create(ctx, &v1alpha1.Instance{ObjectMeta: metav1.ObjectMeta{Name: "x"}, Spec: v1alpha1.InstanceSpec{Service: "x", Address: "10.0.0.1"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := md.Resource(res).Namespace("kube-system").DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+		t.Errorf("delete all instances with protobuf: %v", err)
 	}
 	in.Spec.Address = "10.0.0.6"
 	if _, err := api.Update(ctx, in, metav1.UpdateOptions{}); !apierrors.IsInvalid(err) {

@@ -85,8 +85,31 @@ func (a *App) root() *cobra.Command {
 	f.StringVar(&a.context, "context", "", "context of the kubeconfig to use")
 	f.StringVarP(&a.namespace, "namespace", "n", "", "namespace (default that of the context, or \"default\")")
 	root.AddCommand(a.commands()...)
+	usageErrors(root)
 	cobra.EnableCommandSorting = false
 	return root
+}
+
+// usageErrors makes wrong arguments of any command a usage error.
+func usageErrors(c *cobra.Command) {
+	check := c.Args
+	if check == nil {
+		check = cobra.ArbitraryArgs
+		if c.HasSubCommands() {
+			check = cobra.NoArgs // a word that is no subcommand
+		}
+	}
+	c.Args = func(cmd *cobra.Command, args []string) error {
+		err := check(cmd, args)
+		var coded *exitError
+		if err == nil || errors.As(err, &coded) {
+			return err
+		}
+		return exitWith(ExitUsage, "%w\nSee '%s --help'.", err, cmd.CommandPath())
+	}
+	for _, sub := range c.Commands() {
+		usageErrors(sub)
+	}
 }
 
 // DataDir is where a server keeps its state unless told otherwise:

@@ -54,11 +54,6 @@ func newLead(self string, alone bool) *lead {
 	return l
 }
 
-func (l *lead) leads() bool {
-	p := l.leader.Load()
-	return p != nil && *p == l.self
-}
-
 // run takes part in the election until ctx ends. A server that loses the lead
 // ends: its controllers may be in the middle of something, and a restart is
 // the one way to be sure that two never act at once.

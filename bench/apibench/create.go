@@ -35,7 +35,12 @@ func (b *bench) creation(ctx context.Context, who side, s *rig.Server) error {
 		b.add(who, part, what+": p99", "ms", ms(d.took.at(0.99)))
 	}
 	n := min(b.creates, b.services)
-	empty, err := post(ctx, s, b.clients, servicesPath, asProtobuf, 0, n, serviceBody)
+	name := []string{"fingerpost", "peer"}[who]
+	var empty, full, slices done
+	err := b.profiled(ctx, s, name+"-service-empty", func() (err error) {
+		empty, err = post(ctx, s, b.clients, servicesPath, asProtobuf, 0, n, serviceBody)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -43,13 +48,19 @@ func (b *bench) creation(ctx context.Context, who side, s *rig.Server) error {
 	if _, err := post(ctx, s, b.clients, servicesPath, asProtobuf, n, b.services-n, serviceBody); err != nil {
 		return err
 	}
-	full, err := post(ctx, s, b.clients, servicesPath, asProtobuf, b.services, b.creates, serviceBody)
+	err = b.profiled(ctx, s, name+"-service-full", func() (err error) {
+		full, err = post(ctx, s, b.clients, servicesPath, asProtobuf, b.services, b.creates, serviceBody)
+		return err
+	})
 	if err != nil {
 		return err
 	}
 	tell(fmt.Sprintf("Service, at %d Services", b.services), full, target(1500))
 	b.add(who, part, "Service: CPU at many / CPU on empty", "", us(full.cpu, full.n)/us(empty.cpu, empty.n))
-	slices, err := post(ctx, s, b.clients, slicesPath, asProtobuf, 0, b.services, sliceBody)
+	err = b.profiled(ctx, s, name+"-slice", func() (err error) {
+		slices, err = post(ctx, s, b.clients, slicesPath, asProtobuf, 0, b.services, sliceBody)
+		return err
+	})
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,7 @@ type bench struct {
 	rest                       time.Duration
 	instances, changes         int
 	span                       time.Duration
-	linger                     time.Duration
+	profiles                   string
 
 	dir string
 }
@@ -52,7 +52,7 @@ func main() {
 	flag.IntVar(&b.instances, "instances", 10_000, "instances that send heartbeats every 5 s")
 	flag.DurationVar(&b.span, "span", 20*time.Second, "time to send heartbeats")
 	flag.IntVar(&b.changes, "changes", 300, "changes of each kind whose way is measured")
-	flag.DurationVar(&b.linger, "linger", 0, "repeat the load of the parts create and heartbeat until then, for profiling")
+	flag.StringVar(&b.profiles, "profile", "", "directory for CPU profiles of the servers under load; the numbers suffer")
 	flag.StringVar(&out, "o", "", "file for the results as JSON")
 	flag.StringVar(&tmp, "tmp", "", "directory for the data, on a disk (default $TMPDIR)")
 	flag.Parse()
@@ -96,7 +96,11 @@ func (b *bench) run(ctx context.Context, tmp, out string) (err error) {
 		who   side
 		start rig.StartFunc
 	}
-	systems := []system{{ours, rig.Fingerpost(b.fingerpost)}}
+	var flags []string
+	if b.profiles != "" {
+		flags = append(flags, "--profiling")
+	}
+	systems := []system{{ours, rig.Fingerpost(b.fingerpost, flags...)}}
 	if b.apiserver != "" {
 		systems = append(systems, system{peer, rig.Kubernetes(b.apiserver, b.etcd)})
 	}
@@ -110,6 +114,15 @@ func (b *bench) run(ctx context.Context, tmp, out string) (err error) {
 			if err := b.loaded(ctx, s.who, s.start); err != nil {
 				return err
 			}
+		}
+	}
+	if b.wants("heartbeat") {
+		var other rig.StartFunc
+		if b.apiserver != "" {
+			other = systems[1].start
+		}
+		if err := b.beating(ctx, systems[0].start, other); err != nil {
+			return err
 		}
 	}
 	b.Took = time.Since(began).Round(time.Second).String()
@@ -133,6 +146,9 @@ func (b *bench) loaded(ctx context.Context, who side, start rig.StartFunc) error
 	err = b.creation(ctx, who, s)
 	if err == nil {
 		err = b.size(ctx, who, s)
+	}
+	if err == nil && b.wants("latency") {
+		err = b.latency(ctx, who, s)
 	}
 	if stop := s.Stop(); err == nil {
 		err = stop

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -70,15 +71,19 @@ func slice(i int) *discoveryv1.EndpointSlice {
 	return s
 }
 
-// instance has a heartbeat to send. Instance i is one of service i/perService.
-func instance(i int) *v1alpha1.Instance {
+// ttl is longer than what lies between the registration and the heartbeats:
+// what expiries cost is another matter.
+const ttl = time.Minute
+
+// newInstance has a heartbeat to send. Instance i is one of service i/perService.
+func newInstance(i int) *v1alpha1.Instance {
 	return &v1alpha1.Instance{
 		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Instance"},
 		ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("i-%06d", i), Namespace: namespace},
 		Spec: v1alpha1.InstanceSpec{
 			Service: fmt.Sprintf("app-%05d", i/perService), Address: fmt.Sprintf("10.%d.%d.%d", 64+i>>16, i>>8&255, i&255),
 			Ports:  []v1alpha1.InstancePort{{Name: "http", Port: port}},
-			Claims: []v1alpha1.Claim{{Door: "http", ID: "1", Origin: "bench", TTL: &metav1.Duration{Duration: 3 * beat}}},
+			Claims: []v1alpha1.Claim{{Door: "http", ID: "1", Origin: "bench", TTL: &metav1.Duration{Duration: ttl}}},
 		},
 	}
 }

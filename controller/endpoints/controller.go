@@ -234,7 +234,7 @@ func lookup[T any](inf cache.SharedIndexInformer, k types.NamespacedName) *T {
 	if err != nil || !ok {
 		return nil
 	}
-	return obj.(any).(*T)
+	return obj.(*T)
 }
 
 // slices gives ours of this very Service.

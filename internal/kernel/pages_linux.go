@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,9 +32,8 @@ func ReleaseStartPages() error {
 		if !ok {
 			continue
 		}
-		b := unsafe.Slice((*byte)(unsafe.Pointer(from)), to-from) //nolint:govet // an address of our own program text, never freed
-		if err := unix.Madvise(b, unix.MADV_DONTNEED); err != nil {
-			return fmt.Errorf("kernel: release pages: %w", err)
+		if _, _, errno := unix.Syscall(unix.SYS_MADVISE, from, to-from, unix.MADV_DONTNEED); errno != 0 {
+			return fmt.Errorf("kernel: release pages: %w", errno)
 		}
 	}
 	return s.Err()

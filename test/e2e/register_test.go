@@ -186,7 +186,10 @@ func TestWalkthroughThirdParty(t *testing.T) {
 	wantNames(t, url, "one")
 
 	fp(0, "deregister", "web", "--address", ip, "--port", "7001")
-	fp(5, "resolve", "web")
+	eventually(t, "resolve tells that nothing alive is there", func() error {
+		r := finish(t, sys.fingerpost(t, "resolve", "web", "-n", ns))
+		return unless(r.code == 5, "exit %d\n%s%s", r.code, r.out, r.err)
+	})
 	fp(3, "deregister", "web", "--address", ip, "--port", "7001")
 	fp(0, "deregister", "web", "--address", ip, "--port", "7002")
 	var list struct{ Items []json.RawMessage }

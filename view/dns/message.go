@@ -25,12 +25,6 @@ func (m *message) begin(buf, question []byte, limit int) {
 	m.an, m.ns, m.ar, m.tc = 0, 0, 0, false
 }
 
-// reset drops all records.
-func (m *message) reset(questionEnd int) {
-	m.b = m.b[:questionEnd]
-	m.an, m.ns, m.ar, m.tc = 0, 0, 0, false
-}
-
 // end fills in the header, and the OPT record if the client sent one.
 func (m *message) end(q *query, rcode int, flags uint16) []byte {
 	flags |= flagQR | q.flags&(flagRD|flagCD) | uint16(rcode&0xF)

@@ -9,9 +9,9 @@ import (
 
 // Metrics are those that every driver has. The zero value counts nothing.
 type Metrics struct {
-	latency    prometheus.Histogram
+	latency   prometheus.Histogram
 	kubeProxy prometheus.Histogram
-	frontends  prometheus.Gauge
+	frontends prometheus.Gauge
 }
 
 // NewMetrics registers them; a nil registerer means no metrics. Two drivers of

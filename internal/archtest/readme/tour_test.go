@@ -169,13 +169,13 @@ func (w *world) script(readme string) string {
 			case strings.HasPrefix(c, "fingerpost run "):
 				b.WriteString("for _ in $(seq 200); do fingerpost get services web 2>&1 | grep -q 2/2 && break; sleep 0.1; done\n")
 			case strings.HasPrefix(c, "fingerpost watch "):
-				b.WriteString("sleep 1\n")
+				b.WriteString("watcher=$!\nsleep 1\n")
 			case strings.HasPrefix(c, "pkill "):
 				b.WriteString("sleep 1\n")
 			}
 		}
 	}
-	b.WriteString("wait %2\n") // the watch, which ends by itself
+	b.WriteString("wait $watcher\n") // it ends by itself
 	return b.String()
 }
 

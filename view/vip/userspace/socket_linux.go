@@ -92,7 +92,8 @@ func (e *engine) listen(at netip.AddrPort, accept acceptFunc) (server, error) {
 	s.enter()
 	// Only listening finds out about another listener that also set
 	// SO_REUSEADDR, and makes the address ours beyond doubt.
-	if err := s.change(false, func(fd int) error { return unix.Listen(fd, backlog) }); err == nil {
+	err = s.change(false, func(fd int) error { return unix.Listen(fd, backlog) })
+	if err == nil {
 		err = s.setOpen(false)
 	}
 	if err != nil {
