@@ -91,7 +91,9 @@ func (s *Server) hooks() error {
 	if err := s.generic.AddPostStartHook("bootstrap", func(h genericapiserver.PostStartHookContext) error {
 		if err := bootstrap(h, s.Client, s.cfg); err != nil {
 			s.fail(err)
-			return err
+			// An error returned from a hook ends the process on the spot, before
+			// anybody is told why.
+			<-h.Done()
 		}
 		return nil
 	}); err != nil {
@@ -113,10 +115,9 @@ func (s *Server) hooks() error {
 		}()
 		select {
 		case <-ports:
-			return nil
-		case <-h.Done():
-			return h.Err()
+		case <-h.Done(): // stopped while it started, which is no error
 		}
+		return nil
 	}); err != nil {
 		return err
 	}

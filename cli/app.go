@@ -95,8 +95,13 @@ func usageErrors(c *cobra.Command) {
 	check := c.Args
 	if check == nil {
 		check = cobra.ArbitraryArgs
-		if c.HasSubCommands() {
-			check = cobra.NoArgs // a word that is no subcommand
+	}
+	if c.HasSubCommands() && !c.Runnable() {
+		c.RunE = func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			return exitWith(ExitUsage, "%s has no command %q\nSee '%s --help'.", cmd.CommandPath(), args[0], cmd.CommandPath())
 		}
 	}
 	c.Args = func(cmd *cobra.Command, args []string) error {
