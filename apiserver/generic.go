@@ -25,6 +25,7 @@ import (
 	serverstorage "k8s.io/apiserver/pkg/server/storage"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
 	"k8s.io/apiserver/pkg/util/compatibility"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/apiserver/pkg/util/openapi"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -66,7 +67,16 @@ type base struct {
 	stop      context.CancelFunc
 }
 
+// features that are switched off: a history of whole lists beside the watch
+// cache (for paging at old revisions, which the store answers as well) costs a
+// tenth of the memory at 100,000 endpoints, and list sizes are estimated for
+// priority levels, which are not configured.
+var features = map[string]bool{"ListFromCacheSnapshot": false, "SizeBasedListCostEstimate": false}
+
 func newBase(c *Config, scheme *runtime.Scheme) (*base, error) {
+	if err := utilfeature.DefaultMutableFeatureGate.SetFromMap(features); err != nil {
+		return nil, fmt.Errorf("apiserver: switch features off: %w", err)
+	}
 	b := &base{transport: newHandlerTransport(), scheme: scheme}
 	b.stopping, b.stop = context.WithCancel(context.Background())
 	g := genericapiserver.NewConfig(legacyscheme.Codecs)

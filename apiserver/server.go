@@ -2,9 +2,9 @@ package apiserver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	apiextensionsapiserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
@@ -32,6 +32,8 @@ type Server struct {
 	crds    *apiextensionsapiserver.CustomResourceDefinitions
 	ready   chan struct{}
 	failed  chan error
+	broken  atomic.Bool
+	started chan struct{} // every hook has returned
 }
 
 // New assembles the server. Nothing is served before Run.
@@ -80,7 +82,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	srv := &Server{
 		Rest: b.generic.LoopbackClientConfig, Client: b.client, Informers: b.informers, PKI: c.PKI,
-		cfg: c, base: b, core: r, generic: s, crds: crds, ready: make(chan struct{}), failed: make(chan error, 1),
+		cfg: c, base: b, core: r, generic: s, crds: crds, ready: make(chan struct{}), failed: make(chan error, 1), started: make(chan struct{}),
 	}
 	return srv, srv.hooks()
 }
@@ -89,11 +91,10 @@ func New(cfg Config) (*Server, error) {
 // they return.
 func (s *Server) hooks() error {
 	if err := s.generic.AddPostStartHook("bootstrap", func(h genericapiserver.PostStartHookContext) error {
+		// An error returned from a hook would end the process on the spot, before
+		// anybody is told why.
 		if err := bootstrap(h, s.Client, s.cfg); err != nil {
 			s.fail(err)
-			// An error returned from a hook ends the process on the spot, before
-			// anybody is told why.
-			<-h.Done()
 		}
 		return nil
 	}); err != nil {
@@ -131,6 +132,7 @@ func stopOf(ctx context.Context) chan struct{} {
 }
 
 func (s *Server) fail(err error) {
+	s.broken.Store(true)
 	select {
 	case s.failed <- err:
 	default:
@@ -142,27 +144,44 @@ func (s *Server) Ready() <-chan struct{} { return s.ready }
 
 // Run serves until ctx ends, then drains.
 func (s *Server) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
 	prepared := s.generic.PrepareRun()
 	if err := publishCRDs(s.generic, s.crds); err != nil {
 		return fmt.Errorf("apiserver: %w", err)
 	}
 	s.base.transport.set(s.generic.Handler)
-	go func() {
-		select {
-		case err := <-s.failed:
-			cancel(err)
-		case <-ctx.Done():
-		}
-	}()
-	go s.awaitReady(ctx)
-	defer context.AfterFunc(ctx, s.base.stop)()
-	err := prepared.RunWithContext(ctx)
-	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
-		return cause
+	go s.awaitReady(serving)
+	defer context.AfterFunc(serving, s.base.stop)()
+	ended := make(chan error, 1)
+	go func() { ended <- prepared.RunWithContext(serving) }()
+	var cause error
+	select {
+	case err := <-ended:
+		return err
+	case cause = <-s.failed:
+	case <-ctx.Done():
 	}
-	return err
+	s.awaitStarted()
+	stop()
+	if err := <-ended; cause == nil {
+		cause = err
+	}
+	return cause
+}
+
+// startPatience bounds the wait for a start to end before the stop begins.
+const startPatience = 10 * time.Second
+
+// awaitStarted waits for the end of the start: a hook of Kubernetes that is
+// stopped half-way ends the process with nothing cleaned up.
+func (s *Server) awaitStarted() {
+	t := time.NewTimer(startPatience)
+	defer t.Stop()
+	select {
+	case <-s.started:
+	case <-t.C:
+	}
 }
 
 // readyPoll is how often readiness is looked at during the start.
@@ -175,6 +194,10 @@ func (s *Server) awaitReady(ctx context.Context) {
 		var code int
 		s.Client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).StatusCode(&code)
 		if code == http.StatusOK {
+			close(s.started)
+			if s.broken.Load() {
+				return
+			}
 			close(s.ready)
 			break
 		}

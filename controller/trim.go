@@ -8,6 +8,9 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/fingerpost/fingerpost/api/v1alpha1"
+	"github.com/fingerpost/fingerpost/controller/mirror"
 )
 
 // Trim makes a transform for informers that keeps memory lean:
@@ -17,6 +20,7 @@ import (
 //     ports of containers, phase, addresses and the Ready condition;
 //   - a Node keeps its metadata without annotations, its spec, and its
 //     addresses and Ready condition;
+//   - an EndpointSlice that none of our controllers writes keeps its metadata;
 //   - in an EndpointSlice, what is the same in thousands of endpoints (flags,
 //     node and zone names, kinds) is shared in memory.
 //
@@ -32,6 +36,9 @@ func Trim() cache.TransformFunc {
 			return trimNode(o), nil
 		case *discoveryv1.EndpointSlice:
 			o.ManagedFields = nil
+			if !ours(o) {
+				o.Endpoints, o.Ports, o.Annotations = nil, nil, nil
+			}
 			t.share(o)
 			return o, nil
 		}
@@ -40,6 +47,13 @@ func Trim() cache.TransformFunc {
 		}
 		return obj, nil
 	}
+}
+
+// ours says whether one of our controllers writes a slice; the content of all
+// others is nothing that any of them reads.
+func ours(s *discoveryv1.EndpointSlice) bool {
+	by := s.Labels[discoveryv1.LabelManagedBy]
+	return by == v1alpha1.ManagedBy || by == mirror.ManagedBy
 }
 
 func trimMeta(m *metav1.ObjectMeta) metav1.ObjectMeta {

@@ -16,7 +16,7 @@ import (
 const (
 	lookEvery    = 2 * time.Second
 	busyRate     = 16 << 20  // bytes allocated per second above which the process is busy
-	headroom     = 256 << 20 // bytes of garbage before a collection when busy
+	headroom     = 128 << 20 // bytes of garbage before a collection when busy
 	leastPercent = 50
 	mostPercent  = 400
 )

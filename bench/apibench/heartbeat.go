@@ -76,17 +76,9 @@ func (b *bench) heartbeats(ctx context.Context, s *rig.Server) error {
 	if err != nil {
 		return err
 	}
-	for _, x := range []struct {
-		what, name string
-		http2      bool
-		conns      int
-	}{
-		{"HTTP/2, token, %d connections", "http2", true, b.clients},
-		{"HTTP/1.1, token, %d connections", "http1", false, b.clients},
-		{"HTTP/1.1, token, %d connections", "http1-many", false, min(1000, b.instances)},
-	} {
-		what := fmt.Sprintf(x.what, x.conns)
-		r, err := b.beatOver(ctx, s, token, x.name, x.http2, x.conns)
+	for _, x := range beatKinds {
+		what := b.beatName(x)
+		r, err := b.beatOver(ctx, s, token, b.beatName(x), x.http2, b.conns(x))
 		if err != nil {
 			return fmt.Errorf("heartbeats over %s: %w", what, err)
 		}
@@ -94,7 +86,27 @@ func (b *bench) heartbeats(ctx context.Context, s *rig.Server) error {
 		b.add(ours, b.beatPart(), what+": server CPU each", "µs", us(r.cpu, r.n))
 		b.add(ours, b.beatPart(), what+": p99", "ms", ms(r.took.at(0.99)))
 	}
-	return nil
+	return b.bare(ctx, token)
+}
+
+// beatKind is a way to send heartbeats.
+type beatKind struct {
+	name  string
+	http2 bool
+	many  bool // connections
+}
+
+var beatKinds = []beatKind{{"HTTP/2", true, false}, {"HTTP/1.1", false, false}, {"HTTP/1.1", false, true}}
+
+func (b *bench) conns(k beatKind) int {
+	if k.many {
+		return min(1000, b.instances)
+	}
+	return b.clients
+}
+
+func (b *bench) beatName(k beatKind) string {
+	return fmt.Sprintf("%s, token, %d connections", k.name, b.conns(k))
 }
 
 func instanceBody(i int) []byte {
@@ -149,7 +161,7 @@ func (b *bench) beatOver(ctx context.Context, s *rig.Server, token, name string,
 	renew := func(ctx context.Context, k, i int) error {
 		return send(ctx, clients[k], http.MethodPut, s.Rest.Host+instancesPath+"/"+newInstance(i).Name+"/renew", "", header, nil)
 	}
-	return b.pace(ctx, s, "fingerpost-heartbeat-"+name, conns, renew)
+	return b.pace(ctx, s, name, conns, renew)
 }
 
 // paced is what a steady load cost.

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/fingerpost/fingerpost/bench/rig"
 )
@@ -69,7 +70,7 @@ func (b *bench) etcdLeases(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	what := fmt.Sprintf("HTTP/2, token, %d connections", b.clients)
+	what := b.beatName(beatKinds[0])
 	by := note("peer: etcd's lease keepalive, gRPC without TLS or token")
 	b.add(peer, b.beatPart(), what+": server", "% of a core", r.percent(), by)
 	b.add(peer, b.beatPart(), what+": server CPU each", "µs", us(r.cpu, r.n))
@@ -111,13 +112,28 @@ func (b *bench) leases(ctx context.Context, s *rig.Server) error {
 	if _, err := post(ctx, s, b.clients, leasesPath, asProtobuf, 0, n, func(i int) []byte { return encoded(lease(i)) }); err != nil {
 		return err
 	}
+	c, err := kubernetes.NewForConfig(s.Rest)
+	if err != nil {
+		return err
+	}
+	// An update names the version that it follows.
+	have, err := c.CoordinationV1().Leases(namespace).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	version := map[string]string{}
+	for i := range have.Items {
+		version[have.Items[i].Name] = have.Items[i].ResourceVersion
+	}
 	d, err := each(ctx, s, b.clients, 0, n, func(ctx context.Context, c *http.Client, i int) error {
-		return send(ctx, c, http.MethodPut, s.Rest.Host+leasesPath+fmt.Sprintf("/i-%06d", i), asProtobuf, nil, encoded(lease(i)))
+		l := lease(i)
+		l.ResourceVersion = version[l.Name]
+		return send(ctx, c, http.MethodPut, s.Rest.Host+leasesPath+"/"+l.Name, asProtobuf, nil, encoded(l))
 	})
 	if err != nil {
 		return err
 	}
-	what := fmt.Sprintf("HTTP/1.1, token, %d connections", b.clients)
+	what := b.beatName(beatKinds[1])
 	b.add(peer, b.beatPart(), what+": server CPU each", "µs", us(d.cpu, d.n), note("peer: an update of a Lease of kube-apiserver"))
 	return nil
 }

@@ -55,7 +55,12 @@ func main() {
 	flag.StringVar(&b.profiles, "profile", "", "directory for CPU profiles of the servers under load; the numbers suffer")
 	flag.StringVar(&out, "o", "", "file for the results as JSON")
 	flag.StringVar(&tmp, "tmp", "", "directory for the data, on a disk (default $TMPDIR)")
+	bare := flag.String("bare", "", "used by itself: serve a constant answer at this address")
 	flag.Parse()
+	if *bare != "" {
+		fmt.Fprintln(os.Stderr, serveBare(*bare))
+		os.Exit(1)
+	}
 	b.parts = strings.Split(parts, ",")
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
