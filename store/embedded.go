@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"go.etcd.io/bbolt"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -39,6 +40,10 @@ func openEmbedded(ctx context.Context, c Config) (*Store, error) {
 	}
 	sockets, err := prepareSockets(c.Dir)
 	if err != nil {
+		unlock()
+		return nil, err
+	}
+	if err := checkDatabase(c.Dir); err != nil {
 		unlock()
 		return nil, err
 	}
@@ -136,6 +141,20 @@ func writeFileSync(path string, data []byte) error {
 		err = cerr
 	}
 	return err
+}
+
+// checkDatabase opens the database before etcd does: etcd ends the process when
+// it cannot.
+func checkDatabase(dir string) error {
+	path := filepath.Join(dir, "etcd", "member", "snap", "db")
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
+	if err != nil {
+		return fmt.Errorf("store: the database %s cannot be read: %w; restore a snapshot with 'fingerpost snapshot restore'", path, err)
+	}
+	return db.Close()
 }
 
 // prepareSockets removes what a killed process left and makes sure that the

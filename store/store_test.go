@@ -168,6 +168,19 @@ func TestRestoreOfGarbageTouchesNothing(t *testing.T) {
 	}
 }
 
+func TestDamagedDatabase(t *testing.T) {
+	dir := t.TempDir()
+	open(t, dir).Close()
+	db := filepath.Join(dir, "etcd", "member", "snap", "db")
+	if err := os.WriteFile(db, []byte(strings.Repeat("garbage ", 4096)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Open(t.Context(), Config{Dir: dir})
+	if err == nil || !strings.Contains(err.Error(), "snapshot restore") {
+		t.Fatalf("got %v, want an error that says how to go on", err)
+	}
+}
+
 func TestExternalThatDoesNotAnswer(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()

@@ -54,8 +54,10 @@ func (h chatty) Handle(ctx context.Context, r slog.Record) error {
 func (h chatty) WithAttrs(a []slog.Attr) slog.Handler { return chatty{h.Handler.WithAttrs(a)} }
 func (h chatty) WithGroup(n string) slog.Handler      { return chatty{h.Handler.WithGroup(n)} }
 
+// lower leaves warnings and what is below debug as they are: the latter holds
+// whole requests and answers, with Secrets and tokens, and is never shown.
 func lower(l slog.Level) slog.Level {
-	if l >= slog.LevelWarn {
+	if l >= slog.LevelWarn || l < slog.LevelDebug {
 		return l
 	}
 	return slog.LevelDebug
