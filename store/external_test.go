@@ -1,6 +1,8 @@
 package store
 
 import (
+	"crypto/x509"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -17,14 +19,19 @@ import (
 // uses it as an external one.
 func TestExternalWithTLS(t *testing.T) {
 	dir := t.TempDir()
-	info, err := transport.SelfCert(zap.NewNop(), dir, []string{"127.0.0.1"}, 1)
+	info, err := transport.SelfCert(zap.NewNop(), dir, []string{"127.0.0.1:0"}, 1, x509.ExtKeyUsageClientAuth)
 	if err != nil {
 		t.Fatal(err)
 	}
 	info.TrustedCAFile, info.ClientCertAuth = info.CertFile, true // it signed itself
 	cfg := embed.NewConfig()
 	cfg.Dir = filepath.Join(dir, "etcd")
-	free := url.URL{Scheme: "https", Host: "127.0.0.1:0"}
+	l, err := net.Listen("tcp", "127.0.0.1:0") // etcd connects to itself, so it must know its port
+	if err != nil {
+		t.Fatal(err)
+	}
+	free := url.URL{Scheme: "https", Host: l.Addr().String()}
+	_ = l.Close()
 	peer := url.URL{Scheme: "unix", Path: filepath.Join(dir, "p.sock")}
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{free}, []url.URL{free}
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
@@ -37,7 +44,7 @@ func TestExternalWithTLS(t *testing.T) {
 	}
 	defer e.Close()
 	<-e.Server.ReadyNotify()
-	endpoint := "https://" + e.Clients[0].Addr().String()
+	endpoint := free.String()
 
 	s, err := Open(t.Context(), Config{Endpoints: []string{endpoint}, CAFile: info.CertFile, CertFile: info.CertFile, KeyFile: info.KeyFile})
 	if err != nil {
@@ -72,11 +79,14 @@ func TestExternalWithTLS(t *testing.T) {
 	for name, c := range map[string]Config{
 		"no client certificate": {Endpoints: []string{endpoint}, CAFile: info.CertFile},
 		"no CA file":            {Endpoints: []string{endpoint}, CAFile: other, CertFile: info.CertFile, KeyFile: info.KeyFile},
+		"another CA":            {Endpoints: []string{"https://localhost:" + free.Port()}, CAFile: info.CertFile, CertFile: info.CertFile, KeyFile: info.KeyFile},
 		"half a pair":           {Endpoints: []string{endpoint}, CAFile: info.CertFile, CertFile: info.CertFile},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := Open(t.Context(), c); err == nil || !strings.Contains(err.Error(), "etcd") {
 				t.Errorf("got %v, want an error about etcd", err)
+			} else if name == "another CA" && !strings.Contains(err.Error(), "certificate is") {
+				t.Errorf("got %v, want the reason", err)
 			}
 		})
 	}

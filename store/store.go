@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"time"
@@ -78,6 +80,9 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	if _, err := cli.Get(ctx, "health"); err != nil {
+		if reason := s.handshake(); reason != nil {
+			err = reason // "deadline exceeded" says less
+		}
 		return nil, fmt.Errorf("store: etcd at %v does not answer: %w\nCheck --etcd-endpoints and, for https, --etcd-cafile, --etcd-certfile and --etcd-keyfile.", c.Endpoints, err)
 	}
 	return s, nil
@@ -85,6 +90,27 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 
 // Close stops the embedded etcd; everything acknowledged is on disk.
 func (s *Store) Close() { s.close() }
+
+// handshake says why TLS to an endpoint fails, if that is what fails.
+func (s *Store) handshake() error {
+	info := transport.TLSInfo{TrustedCAFile: s.CAFile, CertFile: s.CertFile, KeyFile: s.KeyFile}
+	for _, e := range s.Endpoints {
+		u, err := url.Parse(e)
+		if err != nil || u.Scheme != "https" {
+			continue
+		}
+		cfg, err := info.ClientConfig()
+		if err != nil {
+			return err
+		}
+		conn, err := tls.DialWithDialer(&net.Dialer{Timeout: time.Second}, "tcp", u.Host, cfg)
+		if err != nil {
+			return err
+		}
+		_ = conn.Close()
+	}
+	return nil
+}
 
 // Client opens a client of the store. The caller closes it.
 func (s *Store) Client() (*clientv3.Client, error) {
