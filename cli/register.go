@@ -116,7 +116,7 @@ func (f *registerFlags) instance(service, namespace string) (*v1alpha1.Instance,
 		in.Spec.Ports = append(in.Spec.Ports, v1alpha1.InstancePort{Name: p.Name, Port: p.Number, Protocol: p.Protocol})
 	}
 	if f.servicePort != 0 {
-		in.Annotations = map[string]string{claim.AnnotationServicePort: strconv.Itoa(int(f.servicePort))}
+		in.Annotations = map[string]string{v1alpha1.AnnotationServicePort: strconv.Itoa(int(f.servicePort))}
 	}
 	if in.Spec.Check, err = f.check.server(); err != nil {
 		return nil, err

@@ -19,6 +19,9 @@ const (
 	LabelService = "fingerpost.dev/service"
 	// AnnotationCreatedBy on a Service: the Instance that made it be.
 	AnnotationCreatedBy = "fingerpost.dev/created-by"
+	// AnnotationServicePort on an Instance: the number that the first port of
+	// its Service gets, if this registration is the one that makes the Service.
+	AnnotationServicePort = "fingerpost.dev/service-port"
 	// AnnotationOriginalName: the name as a door's client spelled it.
 	AnnotationOriginalName = "fingerpost.dev/original-name"
 	// ManagedBy is the value of endpointslice.kubernetes.io/managed-by on the

@@ -137,7 +137,7 @@ func (c *Controller) changed(old *v1alpha1.Instance, obj any) {
 	if in.Spec.Check != nil || in.Status.Check != nil || len(in.Status.Expired) > 0 {
 		c.status.Add(n)
 	}
-	if old == nil || old.Generation != in.Generation || old.Annotations[AnnotationServicePort] != in.Annotations[AnnotationServicePort] {
+	if old == nil || old.Generation != in.Generation || old.Annotations[v1alpha1.AnnotationServicePort] != in.Annotations[v1alpha1.AnnotationServicePort] {
 		c.services.Add(name{Namespace: in.Namespace, Name: in.Spec.Service})
 	}
 }

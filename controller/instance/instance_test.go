@@ -359,7 +359,7 @@ func TestServiceIsMade(t *testing.T) {
 			}
 			return s
 		}
-		r.create("a", func(in *v1alpha1.Instance) { in.Annotations = map[string]string{AnnotationServicePort: "80"} })
+		r.create("a", func(in *v1alpha1.Instance) { in.Annotations = map[string]string{v1alpha1.AnnotationServicePort: "80"} })
 		s := get()
 		if p := s.Spec.Ports; len(p) != 1 || p[0].Name != "http" || p[0].Port != 80 || p[0].TargetPort.IntValue() != 8080 ||
 			s.Annotations[v1alpha1.AnnotationCreatedBy] != "a" || s.Spec.Selector != nil {

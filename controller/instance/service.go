@@ -17,11 +17,6 @@ import (
 	"github.com/fingerpost/fingerpost/controller/endpointslice"
 )
 
-// AnnotationServicePort on an Instance gives the number of the first port of
-// the Service that is made for it, 1 to 65535; the port's own number if it is
-// not given.
-const AnnotationServicePort = "fingerpost.dev/service-port"
-
 // syncService makes the Service that Instances name, or completes one made
 // that way.
 func (c *Controller) syncService(ctx context.Context, n name) error {
@@ -108,7 +103,7 @@ func addPorts(s *corev1.Service, in *v1alpha1.Instance) {
 			proto = corev1.ProtocolTCP
 		}
 		number := p.Port
-		if a, err := strconv.ParseUint(in.Annotations[AnnotationServicePort], 10, 16); err == nil && a > 0 && i == 0 {
+		if a, err := strconv.ParseUint(in.Annotations[v1alpha1.AnnotationServicePort], 10, 16); err == nil && a > 0 && i == 0 {
 			number = int32(a)
 		}
 		fits := true

@@ -252,7 +252,7 @@ func (r *replica) want(s v1alpha1.ClaimState, reason string) *v1alpha1.Instance 
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: c.Namespace, Name: r.instance,
 			Labels:      map[string]string{v1alpha1.LabelService: c.Service},
-			Annotations: map[string]string{claim.AnnotationServicePort: strconv.Itoa(int(r.servicePort()))},
+			Annotations: map[string]string{v1alpha1.AnnotationServicePort: strconv.Itoa(int(r.servicePort()))},
 		},
 		Spec: v1alpha1.InstanceSpec{
 			Service: c.Service, Address: c.Address.String(), NodeName: c.NodeName, Zone: c.Zone,

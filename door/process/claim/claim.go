@@ -17,11 +17,6 @@ import (
 // door put one on it, so it outlives the last claim.
 const AnnotationHandMade = "fingerpost.dev/hand-made"
 
-// AnnotationServicePort on an Instance: the port number of the Service that
-// is created for it, for the Instance's first port. A process without root
-// cannot listen on 80, its service can.
-const AnnotationServicePort = "fingerpost.dev/service-port"
-
 // attempts bounds the tries at one write that conflicts: at least one of the
 // writers gets through each time, so this many must be at it at once.
 const attempts = 32
