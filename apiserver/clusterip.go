@@ -103,7 +103,11 @@ func (a *allocator) seen(name string) {
 	if addr, err := netip.ParseAddr(name); err == nil && a.is(addr) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		a.used[addr] = true
+		// A reservation of ours stays one until it is recorded: if another server
+		// was faster, giving it back must not delete that server's record.
+		if _, known := a.used[addr]; !known {
+			a.used[addr] = true
+		}
 	}
 }
 

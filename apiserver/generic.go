@@ -213,6 +213,3 @@ func withDiskGuard(h http.Handler, g *store.Guard) http.Handler {
 		h.ServeHTTP(w, r)
 	})
 }
-
-// retryAfter is what refused writers are told to wait.
-const retryAfter = 5 * time.Second

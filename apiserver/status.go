@@ -3,23 +3,20 @@ package apiserver
 import (
 	"encoding/json"
 	"net/http"
-	"strconv"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // writeStatus answers with a Status object, for handlers in front of the
-// filter chain.
+// filter chain. There is no Retry-After in it: kubectl would obey in silence,
+// ten times, before it shows the message.
 func writeStatus(w http.ResponseWriter, code int, reason metav1.StatusReason, message string) {
 	s := metav1.Status{
 		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"},
 		Status:   metav1.StatusFailure, Code: int32(code), Reason: reason, Message: message,
 	}
 	w.Header().Set("Content-Type", "application/json")
-	if code == http.StatusInsufficientStorage {
-		w.Header().Set("Retry-After", strconv.Itoa(int(retryAfter.Seconds())))
-	}
 	w.WriteHeader(code)
 	_ = json.NewEncoder(w).Encode(s) // the client went away: nothing to do
 }

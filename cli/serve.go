@@ -2,8 +2,10 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"strconv"
@@ -14,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/klog/v2"
 
 	"github.com/fingerpost/fingerpost/internal/kernel"
@@ -101,7 +104,43 @@ func (f *serveFlags) complete(a *App) (server.Config, error) {
 		c.DNSListen = f.dnsAddresses
 	}
 	c.Proxy = !f.noProxy
+	if err := checkServe(&c); err != nil {
+		return c, exitWith(ExitUsage, "%w", err)
+	}
 	return c, c.Default()
+}
+
+// checkServe finds what cannot mean anything before something is opened or
+// written because of it.
+func checkServe(c *server.Config) error {
+	for _, f := range []struct {
+		name  string
+		addrs []string
+	}{{"listen", []string{c.Listen}}, {"metrics-address", []string{c.Metrics}}, {"dns-address", c.DNSListen}} {
+		for _, a := range f.addrs {
+			_, port, err := net.SplitHostPort(a)
+			if _, perr := strconv.ParseUint(port, 10, 16); a != "" && (err != nil || perr != nil) {
+				return fmt.Errorf("--%s %q: want an address with a port, such as 127.0.0.1:6443", f.name, a)
+			}
+		}
+	}
+	if a := c.Advertise; a != "" {
+		if _, err := netip.ParseAddr(a); err != nil {
+			return fmt.Errorf("--advertise-address %q: want an IP address", a)
+		}
+	}
+	if n := c.NodeName; n != "" {
+		if e := validation.IsDNS1123Subdomain(n); len(e) > 0 {
+			return fmt.Errorf("--node-name %q: %s", n, strings.Join(e, ", "))
+		}
+	}
+	if (c.EtcdCert == "") != (c.EtcdKey == "") {
+		return errors.New("--etcd-certfile and --etcd-keyfile must be given together")
+	}
+	if r := c.ServiceCIDRs; len(r) > 2 || len(r) == 2 && r[0].Addr().Is4() == r[1].Addr().Is4() {
+		return fmt.Errorf("--service-cidr %s: want one range, or one of each family", joinPrefixes(r))
+	}
+	return nil
 }
 
 // privileged says whether routes can be added, so that any range of addresses

@@ -40,7 +40,11 @@ func (b *bench) bare(ctx context.Context, token string) error {
 		if err != nil {
 			return errors.Join(err, s.Stop())
 		}
-		b.add(ours, b.beatPart(), b.beatName(x)+": a bare net/http server that answers at once", "% of a core", r.percent())
+		what := b.beatName(x) + ": server, beside Go's bare net/http"
+		if v := b.value(b.beatPart(), b.beatName(x)+": server"); v != nil {
+			b.add(ours, b.beatPart(), what, "% of a core", *v)
+		}
+		b.add(peer, b.beatPart(), what, "% of a core", r.percent(), note("peer: an HTTPS server that answers at once, the least that Go costs"))
 	}
 	return s.Stop()
 }

@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/fingerpost/fingerpost/api/v1alpha1"
 	"github.com/fingerpost/fingerpost/bench/rig"
 	"github.com/fingerpost/fingerpost/controller/instance"
 )
@@ -67,9 +68,9 @@ func (b *bench) heartbeats(ctx context.Context, s *rig.Server) error {
 		return err
 	}
 	what := fmt.Sprintf("Instance, %d for each of %d services", perService, b.instances/perService)
-	b.add(ours, part, what, "1/s", d.perSecond(), more)
+	b.add(ours, part, what, "1/s", d.perSecond(), upwards)
 	b.add(ours, part, what+": server CPU each, with Service and slices", "µs", us(d.cpu, d.n))
-	if err := b.memory(ours, part, fmt.Sprintf("resident with %d Instances", b.instances), s); err != nil {
+	if err := b.memory(ctx, ours, part, fmt.Sprintf("resident with %d Instances", b.instances), s); err != nil {
 		return err
 	}
 	token, err := b.registrar(ctx, s)
@@ -109,8 +110,10 @@ func (b *bench) beatName(k beatKind) string {
 	return fmt.Sprintf("%s, token, %d connections", k.name, b.conns(k))
 }
 
-func instanceBody(i int) []byte {
-	body, err := json.Marshal(newInstance(i))
+func instanceBody(i int) []byte { return instanceJSON(newInstance(i)) }
+
+func instanceJSON(in *v1alpha1.Instance) []byte {
+	body, err := json.Marshal(in)
 	if err != nil {
 		panic(err) // a struct of strings
 	}

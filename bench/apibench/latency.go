@@ -40,7 +40,9 @@ func (b *bench) tell(who side, what string, w *way, opts ...opt) {
 	part := fmt.Sprintf("a change is seen, at %d × %d, from sending the write", b.services, perService)
 	b.add(who, part, what+": p50", "ms", ms(w.sent.at(0.5)))
 	b.add(who, part, what+": p99", "ms", ms(w.sent.at(0.99)), opts...)
-	b.add(who, part, what+": p99 from the acknowledgement", "ms", ms(w.acked.at(0.99)))
+	if last := w.acked.at(1); last > 0 {
+		b.add(who, part, what+": p99 from the acknowledgement", "ms", ms(w.acked.at(0.99)))
+	}
 }
 
 // latency measures how long changes of a loaded server take to be seen. What

@@ -21,7 +21,7 @@ func (b *bench) profiled(ctx context.Context, s *rig.Server, name string, f func
 		return f()
 	}
 	result := make(chan error, 1)
-	go func() { result <- b.profile(ctx, s, name) }()
+	go func() { result <- b.profile(ctx, s, fmt.Sprintf("profile?seconds=%.0f", profileTime.Seconds()), name) }()
 	err := f()
 	if perr := <-result; err == nil {
 		err = perr
@@ -31,7 +31,8 @@ func (b *bench) profiled(ctx context.Context, s *rig.Server, name string, f func
 
 const profileTime = 4 * time.Second
 
-func (b *bench) profile(ctx context.Context, s *rig.Server, name string) error {
+// profile writes what /debug/pprof/ says of a server to NAME.pb.
+func (b *bench) profile(ctx context.Context, s *rig.Server, what, name string) error {
 	c, err := s.Client()
 	if err != nil {
 		return err
@@ -41,7 +42,7 @@ func (b *bench) profile(ctx context.Context, s *rig.Server, name string) error {
 	if s.Metrics != "" {
 		base = "http://" + s.Metrics
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("%s/debug/pprof/profile?seconds=%.0f", base, profileTime.Seconds()), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/debug/pprof/"+what, nil)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,9 @@ import (
 	"k8s.io/client-go/rest"
 )
 
+// KubernetesServices is the range of the ClusterIPs of that server.
+const KubernetesServices = "10.112.0.0/16"
+
 // Kubernetes gives the start of kube-apiserver on an etcd of its own, both
 // with their defaults, as kubeadm runs them: RBAC, a CA for clients, tokens of
 // service accounts. There are no controllers and no kube-proxy beside them.
@@ -30,7 +33,7 @@ func Kubernetes(apiserver, etcd string) StartFunc {
 		if err != nil {
 			return nil, err
 		}
-		s := &Server{Name: "kube-apiserver + etcd", Rest: &rest.Config{
+		s := &Server{Name: "kube-apiserver + etcd", Etcd: addrs[0], Rest: &rest.Config{
 			Host:            "https://" + addrs[2],
 			TLSClientConfig: rest.TLSClientConfig{CAFile: in("ca.crt"), CertFile: in("admin.crt"), KeyFile: in("admin.key")},
 		}}
@@ -48,7 +51,7 @@ func Kubernetes(apiserver, etcd string) StartFunc {
 		// It waits for etcd by itself.
 		k, err := run(dir, apiserver,
 			"--etcd-servers=http://"+addrs[0], "--bind-address=127.0.0.1", "--secure-port="+port,
-			"--service-cluster-ip-range=10.112.0.0/16", "--endpoint-reconciler-type=none",
+			"--service-cluster-ip-range="+KubernetesServices, "--endpoint-reconciler-type=none",
 			"--authorization-mode=RBAC", "--client-ca-file="+in("ca.crt"),
 			"--tls-cert-file="+in("serving.crt"), "--tls-private-key-file="+in("serving.key"),
 			"--service-account-issuer=https://kubernetes.default.svc",

@@ -21,7 +21,11 @@ type Server struct {
 	// ReadyCPU what all processes had used by then.
 	Ready    time.Duration
 	ReadyCPU time.Duration
+	// Complete is the time until everything beside the API was ready too:
+	// controllers, DNS, virtual IPs.
+	Complete time.Duration
 
+	Etcd    string // address of the etcd; "" if it cannot be reached
 	DNS     string // address of the DNS server; "" if there is none
 	Metrics string // address of the metrics; "" if there are none
 	Node    string // name of the node whose views run in the server; "" if none do
@@ -112,6 +116,19 @@ func HTTPClient(cfg *rest.Config) (*http.Client, error) {
 
 // waitReady polls /readyz until it says 200.
 func (s *Server) waitReady(ctx context.Context, began time.Time) error {
+	err := s.poll(ctx, s.Rest.Host)
+	s.Ready = time.Since(began)
+	if err == nil {
+		s.ReadyCPU, err = s.CPU()
+	}
+	if err == nil && s.Metrics != "" {
+		err = s.poll(ctx, "http://"+s.Metrics)
+	}
+	s.Complete = time.Since(began)
+	return err
+}
+
+func (s *Server) poll(ctx context.Context, base string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startPatience, fmt.Errorf("rig: %s is not ready after %s", s.Name, startPatience))
 	defer cancel()
 	c, err := s.Client()
@@ -119,8 +136,8 @@ func (s *Server) waitReady(ctx context.Context, began time.Time) error {
 		return err
 	}
 	defer c.CloseIdleConnections()
-	err = poll(ctx, func() bool {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Rest.Host+"/readyz", nil)
+	return poll(ctx, func() bool {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/readyz", nil)
 		if err != nil {
 			return false
 		}
@@ -131,11 +148,6 @@ func (s *Server) waitReady(ctx context.Context, began time.Time) error {
 		resp.Body.Close()
 		return resp.StatusCode == http.StatusOK
 	}, s.procs...)
-	s.Ready = time.Since(began)
-	if err == nil {
-		s.ReadyCPU, err = s.CPU()
-	}
-	return err
 }
 
 // Sleep waits, or ends with ctx.

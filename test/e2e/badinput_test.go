@@ -30,6 +30,11 @@ func TestStartRefused(t *testing.T) {
 	write(t, filepath.Join(otherVersion.data, "layout"), "fingerpost-data 99\n")
 	foreign := layout(at, 1, t.TempDir())
 	write(t, filepath.Join(foreign.data, "etcd", "member", "snap", "db"), "somebody's etcd")
+	damaged := layout(at, 1, t.TempDir())
+	if err := os.CopyFS(damaged.data, os.DirFS(used.data)); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(damaged.data, "etcd", "member", "snap", "db"), strings.Repeat("garbage ", 10000))
 	badCA := layout(at, 1, t.TempDir())
 	write(t, filepath.Join(badCA.data, "pki", "ca.crt"), "garbage")
 	write(t, filepath.Join(badCA.data, "pki", "ca.key"), "garbage")
@@ -55,7 +60,8 @@ func TestStartRefused(t *testing.T) {
 		{"data directory in use", up, nil, 1, []string{up.data, fmt.Sprintf("process %d", up.cmd.Process.Pid), "--data-dir"}},
 		{"data directory of another version", otherVersion, nil, 1, []string{"another version", "fingerpost-data 99", "--data-dir"}},
 		{"data directory of an etcd", foreign, nil, 1, []string{"not made by fingerpost", "--data-dir"}},
-		{"damaged CA", badCA, nil, 1, []string{"ca.crt", "backup"}},
+		{"damaged database", damaged, nil, 1, []string{"cannot be read", "snapshot restore"}},
+		{"damaged CA", badCA, nil, 1, []string{"pki/ca.", "backup"}},
 		{"a file is in the way", nil, []string{"--data-dir", filepath.Join(occupied, "x")}, 1, []string{"not a directory", "--data-dir"}},
 		{"another service range", used, []string{"--service-cidr", fmt.Sprintf("127.%d.64.0/18", at.n)}, 1, []string{at.cidr(), "--service-cidr"}},
 		{"no etcd there", nil, []string{"--etcd-endpoints", "http://" + at.at(0, 9, 2379)}, 1, []string{"does not answer", "--etcd-endpoints"}},
@@ -90,21 +96,21 @@ func TestStartRefused(t *testing.T) {
 					}
 				}
 			}
-			r := finish(t, sys.fingerpost(t, append(args, c.args...)...))
-			if r.code != c.code {
-				t.Errorf("exit %d, want %d", r.code, c.code)
+			code, text := sys.refused(t, append(args, c.args...)...)
+			if code != c.code {
+				t.Errorf("exit %d, want %d", code, c.code)
 			}
-			last := r.err[strings.LastIndex(strings.TrimRight(r.err, "\n"), "fingerpost: ")+1:]
+			last := text[strings.LastIndex(text, "fingerpost: ")+1:]
 			for _, w := range c.want {
 				if !strings.Contains(last, w) {
 					t.Errorf("it does not say %q", w)
 				}
 			}
-			if strings.Contains(r.err, "goroutine ") {
+			if strings.Contains(text, "goroutine ") {
 				t.Error("it panics")
 			}
 			if t.Failed() {
-				t.Logf("it says:\n%s", tail(r.err, 20))
+				t.Logf("it says:\n%s", tail(text, 20))
 			}
 		})
 	}
@@ -112,6 +118,20 @@ func TestStartRefused(t *testing.T) {
 	if got := used.must(t, "get", "configmap", "precious", "-o", "jsonpath={.data.a}"); got != "b" {
 		t.Errorf("what was there is lost: %q", got)
 	}
+}
+
+// refused runs what should end by itself before it is ready.
+func (s *system) refused(t testing.TB, args ...string) (code int, text string) {
+	t.Helper()
+	c := start(t, "refused", s.fingerpost(t, args...))
+	eventually(t, "the end, or a start", func() error {
+		return unless(c.ended() || strings.Contains(c.text(), "is ready"), "neither:\n%s", c.text())
+	})
+	if !c.ended() {
+		c.stop()
+		return -1, "it starts"
+	}
+	return c.code(t), c.text()
 }
 
 func write(t testing.TB, path, text string) {
@@ -176,12 +196,14 @@ func TestFullDisk(t *testing.T) {
 	}
 	// A server that is started now says so, instead of damaging something.
 	sys.stop()
-	r = finish(t, sys.fingerpost(t, sys.args("dev")...))
-	if r.code != 1 || !strings.Contains(r.err, "full") {
-		t.Errorf("start on a full disk: exit %d\n%s", r.code, tail(r.err, 5))
+	fill(t, filepath.Join(dir, "more")) // etcd gave back the next part of its log
+	if code, text := sys.refused(t, sys.args("dev")...); code != 1 || !strings.Contains(text, "full") {
+		t.Errorf("start on a full disk: exit %d\n%s", code, tail(text, 5))
 	}
-	if err := os.Remove(filepath.Join(dir, "filler")); err != nil {
-		t.Fatal(err)
+	for _, f := range []string{"filler", "more"} {
+		if err := os.Remove(filepath.Join(dir, f)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	sys.launch(t, "dev")
 	api = sys.api(t)

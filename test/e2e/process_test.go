@@ -182,8 +182,10 @@ func tail(text string, lines int) string {
 type halt struct{ error }
 
 // poll tries until it works, and gives the last error when it never does.
-func poll(try func() error) error {
-	end := time.Now().Add(patience)
+func poll(try func() error) error { return pollFor(patience, try) }
+
+func pollFor(most time.Duration, try func() error) error {
+	end := time.Now().Add(most)
 	for pause := 5 * time.Millisecond; ; pause = min(pause*3/2, 250*time.Millisecond) {
 		err := try()
 		var h halt
