@@ -29,12 +29,11 @@ func gcPercent(live uint64, busy bool) int {
 	return int(min(max(headroom*100/live, leastPercent), mostPercent))
 }
 
-// settle gives back the memory that only the start needed.
-func (s *System) settle() {
+// release gives back what an idle process does not need: free memory, and the
+// pages of the program that only its start or a burst used.
+func release() {
 	debug.FreeOSMemory()
-	if err := kernel.ReleaseStartPages(); err != nil {
-		s.log.Debug("the memory of the start is kept", "error", err)
-	}
+	_ = kernel.ReleaseStartPages() // an optimisation: without it, they stay
 }
 
 // tuneMemory follows the load until ctx ends. $GOGC, if set, has the last word.
@@ -59,7 +58,7 @@ func tuneMemory(ctx context.Context) error {
 			debug.SetGCPercent(p)
 		}
 		if was && !busy {
-			debug.FreeOSMemory()
+			release()
 		}
 		select {
 		case <-ctx.Done():

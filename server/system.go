@@ -96,7 +96,7 @@ start:
 	}
 	if cause == nil && ctx.Err() == nil {
 		close(s.ready)
-		s.settle()
+		release()
 		select {
 		case cause = <-failed:
 		case <-ctx.Done():

@@ -64,6 +64,8 @@ func (b *bench) creation(ctx context.Context, who side, s *rig.Server) error {
 		return err
 	}
 	tell(fmt.Sprintf("Service, at %d Services", b.services), full, target(1500))
+	// Two rates of a few seconds each differ by some percent anyway.
+	b.add(who, part, "Service: rate at many / rate on empty", "", full.perSecond()/empty.perSecond(), upwards, target(0.9))
 	b.add(who, part, "Service: CPU at many / CPU on empty", "", us(full.cpu, full.n)/us(empty.cpu, empty.n))
 	err = b.profiled(ctx, s, name+"-slice", func() (err error) {
 		slices, err = post(ctx, s, b.clients, slicesPath, asProtobuf, 0, b.services, sliceBody)

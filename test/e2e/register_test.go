@@ -168,19 +168,12 @@ func TestWalkthroughThirdParty(t *testing.T) {
 	wantNames(t, url, "one", "two")
 
 	// The server's own check finds it sick, well, and dead.
-	post := func(path string) {
-		res, err := http.Post("http://"+ip+":7002"+path, "", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		res.Body.Close()
-	}
-	post("/fail")
+	post(t, "http://"+ip+":7002/fail")
 	wantNames(t, url, "one")
 	if r := fp(0, "explain", "web"); !strings.Contains(r.out, "503") {
 		t.Errorf("explain does not say why:\n%s", r.out)
 	}
-	post("/heal")
+	post(t, "http://"+ip+":7002/heal")
 	wantNames(t, url, "one", "two")
 	two.kill()
 	wantNames(t, url, "one")

@@ -108,8 +108,7 @@ func TestWalkthroughNamedTargetPort(t *testing.T) {
 	ip := sys.site.ip(12, 1)
 	for name, port := range map[string]int{"eight": 8081, "nine": 9091} {
 		serveAt(t, fmt.Sprintf("%s:%d", ip, port), name)
-		udp := start(t, "udp-"+name, exec.Command(filepath.Join(tools.bin(t), "udpecho"), "-listen", fmt.Sprintf("%s:%d", ip, port+1), "-name", name))
-		_ = udp
+		start(t, "udp-"+name, exec.Command(filepath.Join(tools.bin(t), "udpecho"), "-listen", fmt.Sprintf("%s:%d", ip, port+1), "-name", name))
 		// The names of ports are what is matched; "admin" is of no Service.
 		sys.apply(t, ns, instance(node(t), name, "web", ip, "", fmt.Sprintf("web=%d", port), fmt.Sprintf("talk=%d/UDP", port+1), fmt.Sprintf("admin=%d", port+2)))
 	}
