@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -221,7 +223,7 @@ Fingerpost is ready after %.1f s.
   state       %s
 
 Try in another terminal:
-
+%s
   fingerpost run --name web --port 0 --replicas 2 -- python3 -m http.server --bind 127.0.0.1 '$PORT'
   fingerpost get
   fingerpost resolve web
@@ -231,7 +233,19 @@ Try in another terminal:
   fingerpost watch
 
 Stop with Ctrl-C; nothing is lost.
-`, took.Seconds(), c.Listen, adminKubeconfig(c.DataDir), dns, c.DNSZone, joinPrefixes(c.ServiceCIDRs), c.DataDir, host, port, c.DNSZone)
+`, took.Seconds(), c.Listen, adminKubeconfig(c.DataDir), dns, c.DNSZone, joinPrefixes(c.ServiceCIDRs), c.DataDir, pathHint(), host, port, c.DNSZone)
+}
+
+// pathHint says how to make "fingerpost" be this program, when it is not.
+func pathHint() string {
+	self, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	if found, err := exec.LookPath("fingerpost"); err == nil && found == self {
+		return ""
+	}
+	return "\n  export PATH=" + filepath.Dir(self) + ":$PATH"
 }
 
 func firstOr(s []string, otherwise string) string {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"strings"
 )
 
@@ -36,9 +37,9 @@ func (h chatty) Enabled(ctx context.Context, l slog.Level) bool {
 }
 
 func (h chatty) Handle(ctx context.Context, r slog.Record) error {
-	cancelled := strings.Contains(r.Message, context.Canceled.Error())
+	cancelled := aborted(r.Message)
 	r.Attrs(func(a slog.Attr) bool {
-		cancelled = cancelled || strings.Contains(a.Value.String(), context.Canceled.Error())
+		cancelled = cancelled || aborted(a.Value.String())
 		return !cancelled
 	})
 	r.Level = lower(r.Level)
@@ -49,6 +50,17 @@ func (h chatty) Handle(ctx context.Context, r slog.Record) error {
 		return nil
 	}
 	return h.Handler.Handle(ctx, r)
+}
+
+// aborted says whether a text is about a request that its client, or the stop
+// of the process, gave up.
+func aborted(s string) bool {
+	for _, t := range []string{context.Canceled.Error(), http.ErrHandlerTimeout.Error(), "Post-timeout activity", "broadcaster already stopped"} {
+		if strings.Contains(s, t) {
+			return true
+		}
+	}
+	return false
 }
 
 func (h chatty) WithAttrs(a []slog.Attr) slog.Handler { return chatty{h.Handler.WithAttrs(a)} }
