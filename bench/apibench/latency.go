@@ -88,6 +88,10 @@ func (b *bench) latencyWatch(ctx context.Context, who side, s *rig.Server) error
 	if err != nil {
 		return err
 	}
+	// That everything was just read by the two above is not what is measured.
+	if err := s.Settle(ctx, 10*time.Second); err != nil {
+		return err
+	}
 	c, err := s.Client()
 	if err != nil {
 		return err

@@ -150,6 +150,7 @@ func (b *bench) loaded(ctx context.Context, who side, start rig.StartFunc) error
 	if err != nil {
 		return err
 	}
+	defer os.RemoveAll(dir)
 	s, err := start(ctx, dir)
 	if err != nil {
 		return err

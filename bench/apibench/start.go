@@ -25,6 +25,11 @@ func (b *bench) starting(ctx context.Context, who side, start rig.StartFunc) err
 		if err != nil {
 			return err
 		}
+		if dir != "" { // what it left to be written to the disk would disturb the others
+			if err := os.RemoveAll(dir); err != nil {
+				return err
+			}
+		}
 		empty, whole, emptyCPU, dir = append(empty, s.Ready), append(whole, s.Complete), append(emptyCPU, s.ReadyCPU), d
 		if err := s.Stop(); err != nil {
 			return err
@@ -45,6 +50,9 @@ func (b *bench) starting(ctx context.Context, who side, start rig.StartFunc) err
 		if err := s.Stop(); err != nil {
 			return err
 		}
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return err
 	}
 	b.add(who, startPart, "start to ready, empty directory", "s", empty.at(0.5).Seconds(), target(1.5), note(fmt.Sprintf("median of %d", b.starts)))
 	b.add(who, startPart, "start to ready, empty directory: CPU", "s", emptyCPU.at(0.5).Seconds())
