@@ -21,6 +21,8 @@ TOOLS := $(CURDIR)/.cache/bin
 # What tests run: the binary, and kubectl as Kubernetes releases it.
 export FINGERPOST_BIN := $(CURDIR)/bin/fingerpost
 export KUBECTL := $(TOOLS)/kubectl
+# What our DNS is held against.
+export COREDNS := $(TOOLS)/coredns
 
 # The version of the Kubernetes API: that of the libraries we are built from.
 KUBE_VERSION := $(shell sed -n 's,^.*k8s.io/kubernetes \(v[0-9.]*\).*,\1,p' go.mod | head -n 1)
@@ -53,7 +55,7 @@ build: ## build bin/fingerpost
 
 # lint has run all of go vet; the part of it in go test would be the same again.
 .PHONY: test
-test: deps lint build $(KUBECTL) ## install what tests need, lint, build, and run every test
+test: deps lint build $(KUBECTL) $(COREDNS) ## install what tests need, lint, build, and run every test
 	timeout --foreground -k 10 $(TESTTOTAL) $(GO) test -vet=off -timeout $(TESTTIMEOUT) $(TESTFLAGS) $(PKG)
 
 .PHONY: deps
@@ -72,6 +74,11 @@ fuzz: ## run each fuzz target for FUZZTIME (30s)
 bench: build $(TOOLS)/kube-apiserver $(TOOLS)/etcd ## measure, side by side with Kubernetes' own server; see bench/README.md
 	@KUBE_APISERVER=$(TOOLS)/kube-apiserver ETCD=$(TOOLS)/etcd hack/bench.sh $(BENCHFLAGS)
 
+.PHONY: bench-dns
+bench-dns: deps build $(COREDNS) ## measure the DNS beside CoreDNS, knotd, nsd and an echo
+	$(GO) build -o $(TOOLS)/dnsbench ./bench/dnsbench
+	$(TOOLS)/dnsbench -fingerpost $(FINGERPOST_BIN) -coredns $(COREDNS) $(BENCHFLAGS)
+
 .PHONY: generate
 generate: ## make the generated code anew
 	hack/generate.sh
@@ -83,6 +90,11 @@ clean: ## remove what was built
 $(TOOLS)/etcd: go.mod
 	@mkdir -p $(TOOLS)
 	$(GO) build -ldflags '-s -w' -o $@ go.etcd.io/etcd/server/v3
+	@touch $@
+
+$(TOOLS)/coredns: hack/peers/go.mod
+	@mkdir -p $(TOOLS)
+	cd hack/peers && $(GO) build -ldflags '-s -w' -o $@ github.com/coredns/coredns
 	@touch $@
 
 # Programs of Kubernetes, unmodified, from the module that we import.
