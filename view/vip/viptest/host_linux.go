@@ -1,0 +1,286 @@
+package viptest
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// host is a network namespace with what answers in it.
+type host struct {
+	t    testing.TB
+	name string
+	file *os.File // the namespace
+	nl   *netlink.Handle
+
+	mu     sync.Mutex
+	closed bool
+	open   map[net.Conn]struct{}
+	wg     sync.WaitGroup
+}
+
+// onThread runs f on a thread of its own, in the namespace of fd if that is not
+// negative. The thread ends with f.
+func onThread(fd int, f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if fd >= 0 {
+			if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+				done <- fmt.Errorf("enter the namespace: %w", err)
+				return
+			}
+		}
+		done <- f()
+	}()
+	return <-done
+}
+
+func newHost(t testing.TB, name string) *host {
+	t.Helper()
+	h := &host{t: t, name: name, open: map[net.Conn]struct{}{}}
+	err := onThread(-1, func() (err error) {
+		if err = unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		if h.file, err = os.Open("/proc/thread-self/ns/net"); err != nil {
+			return err
+		}
+		for key, value := range map[string]string{
+			"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1", "net/ipv6/conf/default/accept_dad": "0",
+			"net/ipv6/conf/all/accept_dad": "0", "net/ipv4/conf/all/rp_filter": "0", "net/ipv4/conf/default/rp_filter": "0",
+		} {
+			if err := os.WriteFile(filepath.Join("/proc/sys", key), []byte(value), 0); err != nil {
+				return err
+			}
+		}
+		h.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+		return err
+	})
+	if err != nil {
+		t.Fatalf("make a network namespace: %v", err)
+	}
+	t.Cleanup(h.close)
+	h.up("lo")
+	return h
+}
+
+func (h *host) close() {
+	h.mu.Lock()
+	h.closed = true
+	for c := range h.open {
+		_ = c.Close()
+	}
+	h.mu.Unlock()
+	h.wg.Wait()
+	h.nl.Close()
+	_ = h.file.Close()
+}
+
+func (h *host) must(err error) {
+	h.t.Helper()
+	if err != nil {
+		h.t.Fatalf("%s: %v", h.name, err)
+	}
+}
+
+// in runs f on a thread of the host.
+func (h *host) in(f func() error) error { return onThread(int(h.file.Fd()), f) }
+
+func (h *host) link(name string) netlink.Link {
+	h.t.Helper()
+	l, err := h.nl.LinkByName(name)
+	h.must(err)
+	return l
+}
+
+func (h *host) up(name string) {
+	h.t.Helper()
+	h.must(h.nl.LinkSetUp(h.link(name)))
+}
+
+func (h *host) addr(dev string, addrs ...string) {
+	h.t.Helper()
+	for _, a := range addrs {
+		p, err := netlink.ParseAddr(a)
+		h.must(err)
+		p.Flags = unix.IFA_F_NODAD
+		h.must(h.nl.AddrAdd(h.link(dev), p))
+	}
+}
+
+func (h *host) route(to, via string) {
+	h.t.Helper()
+	dst, err := netlink.ParseIPNet(to)
+	h.must(err)
+	h.must(h.nl.RouteAdd(&netlink.Route{Dst: dst, Gw: net.ParseIP(via)}))
+}
+
+func (h *host) bridge(name string, addrs ...string) {
+	h.t.Helper()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = name
+	h.must(h.nl.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}))
+	h.addr(name, addrs...)
+	h.up(name)
+}
+
+// plug joins a device of h to a bridge of sw by a cable.
+func (h *host) plug(dev string, sw *host, bridge, port string, addrs ...string) {
+	h.t.Helper()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = port
+	pair := netlink.NewVeth(attrs)
+	pair.PeerName, pair.PeerNamespace = dev, netlink.NsFd(h.file.Fd())
+	sw.must(sw.nl.LinkAdd(pair))
+	sw.must(sw.nl.LinkSetMaster(sw.link(port), sw.link(bridge)))
+	sw.must(sw.nl.LinkSetHairpin(sw.link(port), true))
+	sw.up(port)
+	h.addr(dev, addrs...)
+	h.up(dev)
+}
+
+// keep remembers a connection for the end; it says whether there still is one.
+func (h *host) keep(c net.Conn) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		_ = c.Close()
+		return false
+	}
+	h.open[c] = struct{}{}
+	return true
+}
+
+func (h *host) drop(c net.Conn) {
+	h.mu.Lock()
+	delete(h.open, c)
+	h.mu.Unlock()
+	_ = c.Close()
+}
+
+// serve answers on the ports, TCP and UDP, with the host's name and the address
+// that it sees, a line for each line that comes.
+func (h *host) serve(ports ...int) {
+	h.t.Helper()
+	for _, p := range ports {
+		at := fmt.Sprintf(":%d", p)
+		h.must(h.in(func() error {
+			l, err := net.Listen("tcp", at)
+			if err != nil {
+				return err
+			}
+			h.t.Cleanup(func() { _ = l.Close() })
+			h.wg.Go(func() {
+				for {
+					c, err := l.Accept()
+					if err != nil {
+						return
+					}
+					if h.keep(c) {
+						h.wg.Go(func() { h.answer(c) })
+					}
+				}
+			})
+			for _, network := range []string{"udp4", "udp6"} {
+				pc, err := net.ListenPacket(network, at)
+				if err != nil {
+					return err
+				}
+				h.t.Cleanup(func() { _ = pc.Close() })
+				h.wg.Go(func() { h.reply(pc) })
+			}
+			return nil
+		}))
+	}
+}
+
+func (h *host) answer(c net.Conn) {
+	defer h.drop(c)
+	from := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+	r := bufio.NewReader(c)
+	for {
+		if _, err := r.ReadString('\n'); err != nil {
+			return
+		}
+		if _, err := fmt.Fprintf(c, "%s %s\n", h.name, from); err != nil {
+			return
+		}
+	}
+}
+
+func (h *host) reply(pc net.PacketConn) {
+	buf := make([]byte, 2048)
+	for {
+		_, from, err := pc.ReadFrom(buf)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			continue
+		}
+		a := from.(*net.UDPAddr).AddrPort().Addr().Unmap()
+		_, _ = pc.WriteTo(fmt.Appendf(nil, "%s %s\n", h.name, a), from)
+	}
+}
+
+// patience is how long an answer may take. It only costs time where a script
+// says that none comes.
+const patience = time.Second
+
+// dial connects from the host. The connection is checked by one line each way.
+func (h *host) dial(network, to string) (net.Conn, error) {
+	var c net.Conn
+	err := h.in(func() (err error) {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		var d net.Dialer
+		c, err = d.DialContext(ctx, network, to)
+		return err
+	})
+	return c, err
+}
+
+// ask sends a line and gives the name and the address in the answer.
+func ask(c net.Conn) (who string, saw netip.Addr, err error) {
+	_ = c.SetDeadline(time.Now().Add(patience))
+	if _, err := c.Write([]byte("who\n")); err != nil {
+		return "", saw, err
+	}
+	buf := make([]byte, 256)
+	n, err := c.Read(buf)
+	if err != nil {
+		return "", saw, err
+	}
+	who, rest, _ := strings.Cut(strings.TrimSpace(string(buf[:n])), " ")
+	saw, err = netip.ParseAddr(rest)
+	return who, saw, err
+}
+
+// failure puts an error into one of the words that scripts know.
+func failure(err error) string {
+	var t interface{ Timeout() bool }
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EPERM):
+		return "refused"
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), err != nil && err.Error() == "EOF":
+		return "closed"
+	case errors.As(err, &t) && t.Timeout():
+		return "no answer"
+	}
+	return err.Error()
+}

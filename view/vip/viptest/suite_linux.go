@@ -1,0 +1,283 @@
+package viptest
+
+import (
+	"embed"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/fingerpost/fingerpost/internal/script"
+)
+
+//go:embed testdata
+var files embed.FS
+
+// Suite runs the scripts against a driver.
+type Suite struct {
+	// Can are the words of require that the driver fulfils.
+	Can []string
+	// Prepare is called once, in the namespace of node a. nil: nothing.
+	Prepare func() error
+	// After is called in that namespace when the driver has stopped, with the
+	// catalog emptied: what the driver should not leave behind.
+	After func(t *testing.T)
+	// Each is called in that namespace after each step: what must hold at all
+	// times, such as that the tools of others can list the rules. nil: nothing.
+	Each func() error
+	// Only limits the run to files whose name has this in it.
+	Only string
+}
+
+// run is one script under way.
+type run struct {
+	t     *testing.T
+	s     *Suite
+	w     *world
+	m     *model
+	cfg   NodeConfig
+	child *child
+	batch []op
+	held  bool
+	conns map[string]*held
+}
+
+type held struct {
+	from *host
+	c    net.Conn
+}
+
+// Run plays every script. The world and the driver are made once, the catalog
+// is emptied between scripts.
+func (s *Suite) Run(t *testing.T) {
+	w := newWorld(t)
+	cfg := nodeConfig(t.TempDir())
+	if s.Prepare != nil {
+		w.hosts["a"].must(w.hosts["a"].in(s.Prepare))
+	}
+	r := &run{s: s, w: w, cfg: cfg, child: spawn(t, w.hosts["a"], cfg)}
+	entries, err := files.ReadDir("testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if strings.Contains(e.Name(), s.Only) {
+			t.Run(strings.TrimSuffix(e.Name(), ".txt"), func(t *testing.T) { r.play(t, e.Name()) })
+		}
+	}
+	r.child.stop(syscall.SIGTERM)
+	if s.After != nil {
+		_ = w.hosts["a"].in(func() error { s.After(t); return nil })
+	}
+}
+
+func (r *run) play(t *testing.T, name string) {
+	text, err := files.ReadFile(path.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := script.Parse(name, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(r.s.Can, "source") {
+		for i := range parsed.Steps {
+			parsed.Steps[i].Want = withoutSource(parsed.Steps[i].Want)
+		}
+	}
+	r.t, r.m, r.conns, r.batch, r.held = t, newModel(), map[string]*held{}, nil, false
+	defer func() {
+		for _, h := range r.conns {
+			_ = h.c.Close()
+		}
+		if err := r.child.apply(r.m.clear()); err != nil {
+			t.Error(err)
+		}
+	}()
+	got, err := parsed.Play(func(st *script.Step) string {
+		answer := r.step(st)
+		if r.s.Each != nil {
+			if err := r.w.hosts["a"].in(r.s.Each); err != nil {
+				t.Errorf("%s: %v", st.Pos, err)
+			}
+		}
+		return answer
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if f := flag.Lookup("update"); f != nil && f.Value.String() == "true" {
+		path := filepath.Join("..", "viptest", "testdata", name)
+		if err := os.WriteFile(path, got.Format(), 0o644); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// step does all lines of a step and joins what they answer.
+func (r *run) step(st *script.Step) string {
+	var out strings.Builder
+	for _, line := range st.Lines {
+		words := strings.Fields(line)
+		if words[0] == "require" && !slices.Contains(r.s.Can, words[1]) {
+			r.t.Skipf("the driver cannot: %s", words[1])
+		}
+		answer, err := r.do(words)
+		if err != nil {
+			r.t.Fatalf("%s: %s: %v", st.Pos, line, err)
+		}
+		for _, a := range answer {
+			out.WriteString(a + "\n")
+		}
+	}
+	if !slices.Contains(r.s.Can, "source") {
+		return withoutSource(out.String())
+	}
+	return out.String()
+}
+
+// withoutSource leaves out which address was seen.
+func withoutSource(answer string) string {
+	var out strings.Builder
+	for line := range strings.Lines(answer) {
+		who, _, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " sees ")
+		out.WriteString(who + "\n")
+	}
+	return out.String()
+}
+
+func (r *run) do(words []string) ([]string, error) {
+	switch words[0] {
+	case "service", "endpoint", "remove", "delete":
+		o, err := r.m.do(r.w, words)
+		if err != nil {
+			return nil, err
+		}
+		if r.batch = append(r.batch, o); r.held {
+			return nil, nil
+		}
+		return nil, r.flush()
+	case "together":
+		r.held = true
+		return nil, nil
+	case "apply":
+		r.held = false
+		return nil, r.flush()
+	case "connect":
+		n := 30
+		if last := words[len(words)-1]; strings.HasPrefix(last, "×") {
+			var err error
+			if n, err = strconv.Atoi(strings.TrimPrefix(last, "×")); err != nil {
+				return nil, err
+			}
+		}
+		from, network, to, err := r.target(words[1], words[2])
+		if err != nil {
+			return nil, err
+		}
+		return r.w.connect(from, network, to, n), nil
+	case "open":
+		from, network, to, err := r.target(words[2], words[3])
+		if err != nil {
+			return nil, err
+		}
+		c, err := from.dial(network, to)
+		if err != nil {
+			return []string{failure(err)}, nil
+		}
+		r.conns[words[1]] = &held{from, c}
+		return r.talk(words[1])
+	case "talk":
+		return r.talk(words[1])
+	case "check":
+		return r.check(words[1])
+	case "stop":
+		r.child.stop(syscall.SIGKILL)
+		return nil, nil
+	case "restart":
+		r.child.stop(syscall.SIGKILL)
+		return nil, r.again()
+	case "start":
+		return nil, r.again()
+	case "require":
+		return nil, nil
+	case "run": // a program on node a, for people who write scripts
+		var out []byte
+		err := r.w.hosts["a"].in(func() (err error) {
+			out, err = exec.Command(words[1], words[2:]...).CombinedOutput()
+			return err
+		})
+		return strings.Split(strings.TrimSpace(string(out)), "\n"), err
+	}
+	return nil, fmt.Errorf("no command is called %q", words[0])
+}
+
+func (r *run) again() error {
+	r.child = spawn(r.t, r.w.hosts["a"], r.cfg)
+	return r.child.apply(r.m.all())
+}
+
+func (r *run) flush() error {
+	ops := r.batch
+	r.batch = nil
+	return r.child.apply(ops)
+}
+
+// target reads FROM and ADDR:PORT[/udp].
+func (r *run) target(who, what string) (from *host, network, to string, err error) {
+	if from = r.w.hosts[who]; from == nil {
+		return nil, "", "", fmt.Errorf("no machine is called %q", who)
+	}
+	to, proto, ok := strings.Cut(what, "/")
+	if !ok {
+		proto = "tcp"
+	}
+	if name, port, ok := strings.Cut(to, ":"); ok && len(r.w.ips[name]) > 0 {
+		to = net.JoinHostPort(r.w.ips[name][0].String(), port)
+	}
+	if _, err := netip.ParseAddrPort(to); err != nil {
+		return nil, "", "", err
+	}
+	return from, proto, to, nil
+}
+
+func (r *run) talk(id string) ([]string, error) {
+	h := r.conns[id]
+	if h == nil {
+		return nil, fmt.Errorf("no connection is called %q", id)
+	}
+	who, saw, err := ask(h.c)
+	if err != nil {
+		return []string{failure(err)}, nil
+	}
+	return []string{who + " sees " + r.w.name(saw)}, nil
+}
+
+// check asks the health check node port from outside.
+func (r *run) check(port string) ([]string, error) {
+	from := r.w.hosts["o"]
+	c, err := from.dial("tcp", net.JoinHostPort("192.168.77.1", port))
+	if err != nil {
+		return []string{failure(err)}, nil
+	}
+	defer c.Close()
+	t := &http.Transport{DisableKeepAlives: true, Dial: func(string, string) (net.Conn, error) { return c, nil }}
+	resp, err := (&http.Client{Transport: t, Timeout: patience}).Get("http://check/")
+	if err != nil {
+		return []string{failure(err)}, nil
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, resp.Body)
+	return []string{strconv.Itoa(resp.StatusCode)}, nil
+}
