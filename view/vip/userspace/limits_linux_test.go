@@ -45,11 +45,14 @@ func TestNoDescriptorLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, fd := range clients {
+		n := 0
 		err := unix.Connect(fd, sockaddr(vip))
 		if err == nil {
-			_, err = unix.Read(fd, make([]byte, 1))
+			n, err = unix.Read(fd, make([]byte, 1))
 		}
-		if !errors.Is(err, unix.ECONNRESET) {
+		// A descriptor that something else just gave back lets the connection in,
+		// and then there is none for the endpoint: it is closed without a word.
+		if ended := n == 0 && err == nil; !ended && !errors.Is(err, unix.ECONNRESET) {
 			t.Errorf("client %d: %v, want a reset", i, err)
 		}
 	}
