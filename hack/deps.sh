@@ -5,7 +5,8 @@
 set -euo pipefail
 
 # program:package
-wanted=(dig:dnsutils curl:curl ip:iproute2 python3:python3 git:git)
+wanted=(dig:bind9-dnsutils nslookup:bind9-dnsutils host:bind9-host curl:curl ip:iproute2 python3:python3 git:git nft:nftables
+	node:nodejs nsenter:util-linux chattr:e2fsprogs patch:patch busybox:busybox-static)
 
 missing=() packages=()
 for w in "${wanted[@]}"; do

@@ -17,6 +17,11 @@
 //     puts in what the slice says is out.
 //   - Synced is closed, and the catalog's Freshness says so, after everything
 //     was listed once and applied; not before.
+//   - A catalog that is not empty when the door starts (the state of an earlier
+//     run) stands as it is until the server has been read. Then, in one
+//     revision, it gets what differs and loses what is gone. If services and
+//     slices have been read for 5 s and something else has not, it does not
+//     stand any longer.
 //   - A list read again (after an expired watch, a dropped connection, a server
 //     restart) is compared with what is known: only differences reach the
 //     catalog.

@@ -163,15 +163,18 @@ func (d *Door) applyAll(ctx context.Context) {
 	for _, s := range d.sources {
 		st.awaits[s.kind] = true
 	}
+	st.kept = newKept(d.cfg.Catalog, d.cfg.Now)
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-st.kept.expired():
+			d.show(st)
 		case <-d.queue.wake:
 		}
 		for batch := d.queue.take(maxBatch); len(batch) > 0; batch = d.queue.take(maxBatch) {
 			before := st.fresh.Synced
-			d.cfg.Catalog.Update(func(t *catalog.Txn) {
+			d.update(st, func(t *catalog.Txn) {
 				for i := range batch {
 					st.apply(t, &batch[i])
 				}

@@ -128,12 +128,12 @@ type pastKey struct {
 	target catalog.Ref
 }
 
-func newPast(t *catalog.Txn, k catalog.Key, old *slice) past {
+func (st *state) past(t *catalog.Txn, k catalog.Key, old *slice) past {
 	var p past
 	if old != nil {
 		p.slice = old.eps
 	}
-	if e := t.Entry(k); e != nil {
+	if e := st.entry(t, k); e != nil {
 		p.service = e.Endpoints
 	}
 	return p

@@ -24,6 +24,8 @@ type state struct {
 	spaces   map[string]struct{}
 
 	dirty map[catalog.Key]struct{}
+
+	kept *kept // nil: the catalog was empty, or is the server's by now
 }
 
 // service ties a service's slices together, whether the Service is known or not.
@@ -228,7 +230,7 @@ func (st *state) putSlice(t *catalog.Txn, n *slice, at time.Time) {
 		return
 	}
 	svc := st.service(n.owner())
-	before := newPast(t, n.owner(), old)
+	before := st.past(t, n.owner(), old)
 	for i := range n.eps {
 		ep := &n.eps[i]
 		judge(ep, n.raw[i], st.subject(n, ep.Target), svc.publish)
@@ -295,6 +297,7 @@ func (st *state) rejudge(t *catalog.Txn, s *slice, only *subjectKey, at time.Tim
 		}
 		judge(&ep, s.raw[i], st.subject(s, ep.Target), svc.publish)
 		since(&ep, &s.eps[i], st.moment(time.Time{}, at))
+		st.remember(s.owner(), &ep)
 		if ep.Equal(&s.eps[i]) {
 			continue
 		}

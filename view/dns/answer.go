@@ -23,6 +23,9 @@ const (
 	rulePort
 	rulePortTree
 	rulePod
+	ruleCustom
+	ruleAutopath
+	ruleUnverified
 	rulePTRService
 	rulePTREndpoint
 	ruleNoName
@@ -82,6 +85,9 @@ func (x *index) answer(q *query, pkt, buf []byte, tcp bool) ([]byte, finding) {
 		f.rcode, f.rule = rcodeRefused, ruleTransfer
 	default:
 		f = x.lookup(&q.name, q.qtype, questionAt, &m)
+		if x.options.Load().auto && f.rcode == rcodeNXDomain && q.client.IsValid() {
+			x.autopath(q, &m, &f)
+		}
 		if f.next != "" {
 			f = x.chase(q, &m, f)
 		}
@@ -90,7 +96,7 @@ func (x *index) answer(q *query, pkt, buf []byte, tcp bool) ([]byte, finding) {
 		m.tc = false // there is nothing larger to retry with
 	}
 	var flags uint16
-	if f.zone != zoneOther && f.rcode != rcodeServFail {
+	if (f.zone != zoneOther || f.rule == ruleCustom) && f.rcode != rcodeServFail {
 		flags = flagAA
 	}
 	if x.upstream.Load() {
@@ -155,6 +161,9 @@ func (x *index) lookup(n *name, qtype, owner uint16, m *message) finding {
 		x.finish(n, before, qtype, owner, m, had)
 		return f
 	}
+	if x.custom(n, before, qtype, owner, m, &f) {
+		return f
+	}
 	f.rcode = rcodeNXDomain
 	if f.rule != ruleNoName && !x.synced.Load() {
 		f.rcode = rcodeServFail
@@ -173,7 +182,7 @@ func (x *index) finish(n *name, zone int, qtype, owner uint16, m *message, had u
 	if qtype == typeANY {
 		const hinfo = "\x07RFC8482\x00"
 		if m.fits(headLen + len(hinfo)) {
-			m.head(owner, typeHINFO, x.ttl, len(hinfo))
+			m.head(owner, typeHINFO, x.ttl.Load(), len(hinfo))
 			m.b = append(m.b, hinfo...)
 			m.an++
 		}
@@ -203,7 +212,7 @@ func (x *index) inZone(n *name, k int, qtype, owner uint16, m *message, f *findi
 		if k == 2 && string(n.label(0)) == "ns" {
 			f.rule = ruleNameserver
 			if hosts := x.hosts.Load(); hosts != nil {
-				m.addresses(owner, qtype, x.ttl, *hosts)
+				m.addresses(owner, qtype, x.ttl.Load(), *hosts)
 			}
 			return true
 		}
@@ -212,7 +221,7 @@ func (x *index) inZone(n *name, k int, qtype, owner uint16, m *message, f *findi
 			f.rule = ruleSchema
 			const version = "\x051.1.0"
 			if qtype == typeTXT && m.fits(headLen+len(version)) {
-				m.head(owner, typeTXT, x.ttl, len(version))
+				m.head(owner, typeTXT, x.ttl.Load(), len(version))
 				m.b = append(m.b, version...)
 				m.an++
 			}
@@ -273,7 +282,7 @@ func (x *index) ownName(e *entry, qtype, owner uint16, m *message, f *finding) {
 	case external:
 		f.rule = ruleExternal
 		if e.target != "" && m.fits(headLen+len(e.target)) {
-			m.head(owner, typeCNAME, x.ttl, len(e.target))
+			m.head(owner, typeCNAME, x.ttl.Load(), len(e.target))
 			m.b = append(m.b, e.target...)
 			m.an++
 			if qtype != typeCNAME && qtype != typeANY {
@@ -311,13 +320,13 @@ func (x *index) below(e *entry, n *name, qtype, owner uint16, m *message, f *fin
 	}
 	f.rule = ruleEndpoint
 	if i := e.findHost(label); i >= 0 {
-		m.addresses(owner, qtype, x.ttl, e.hosts[i].addrs)
+		m.addresses(owner, qtype, x.ttl.Load(), e.hosts[i].addrs)
 		return true
 	}
 	if a, ok := parseDashed(label); ok && e.unnamed(a) {
 		var buf [maxLabel]byte
 		if bytes.Equal(dashed(buf[:0], a), label) {
-			m.address(owner, qtype, x.ttl, a)
+			m.address(owner, qtype, x.ttl.Load(), a)
 			return true
 		}
 	}
@@ -325,8 +334,7 @@ func (x *index) below(e *entry, n *name, qtype, owner uint16, m *message, f *fin
 	return false
 }
 
-// inPods answers names below pod; k labels stand before pod. Any address is a
-// pod's name if the namespace exists ("insecure" in CoreDNS' words).
+// inPods answers names below pod; k labels stand before pod.
 func (x *index) inPods(n *name, k int, qtype, owner uint16, m *message, f *finding) bool {
 	switch k {
 	case 0:
@@ -342,8 +350,12 @@ func (x *index) inPods(n *name, k int, qtype, owner uint16, m *message, f *findi
 		if !x.namespace(n.span(1, 2), f) {
 			return false
 		}
+		if pods := x.options.Load().pods; pods == PodsDisabled || pods == PodsVerified && !x.podIn(n.span(1, 2), a) {
+			f.rule = ruleUnverified
+			return false
+		}
 		f.rule = rulePod
-		m.address(owner, qtype, x.ttl, a)
+		m.address(owner, qtype, x.ttl.Load(), a)
 		return true
 	}
 	f.rule = ruleNoName

@@ -1,5 +1,6 @@
 // Package dns is the cluster DNS as a view of the catalog: the Kubernetes DNS
-// specification 1.1.0 over UDP and TCP, and a forwarder for everything else.
+// specification 1.1.0 over UDP, TCP, TLS (RFC 7858) and HTTPS (RFC 8484), and a
+// forwarder for everything else.
 //
 // # Guarantees
 //
@@ -15,6 +16,12 @@
 //     A stale catalog goes on answering with its last state.
 //   - A packet, whatever it holds, cannot make the server panic, answer to an
 //     answer, or keep memory. Names that are asked for leave no trace.
+//   - Settings change while questions are answered (Reload): all of them or,
+//     if one makes no sense, none. No question is lost for it.
+//   - The query log never holds up an answer: lines for which there is no room
+//     are dropped and counted.
+//   - When it is told to stop, the server answers what it has been asked,
+//     upstreams included.
 //   - A dead upstream never holds up names of the zone: forwarding runs on a
 //     bounded number of goroutines beside the answering ones.
 //

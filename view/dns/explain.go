@@ -25,6 +25,10 @@ type Explanation struct {
 	Answer  []string `json:"answer,omitempty"`  // records in zone file form
 	// Endpoints of the service, those that are not named with the reason.
 	Endpoints []ExplainedEndpoint `json:"endpoints,omitempty"`
+	// From is the registration that the answer, or its absence, comes from.
+	From *Registration `json:"from,omitempty"`
+	// Target explains the name of the zone that an alias leads to.
+	Target *Explanation `json:"target,omitempty"`
 }
 
 // ExplainedEndpoint is an endpoint and whether DNS names it.
@@ -39,11 +43,19 @@ type ExplainedEndpoint struct {
 	Since  time.Time     `json:"since,omitzero"`
 	Origin string        `json:"origin,omitempty"`
 	Node   string        `json:"node,omitempty"`
+	Kind   string        `json:"kind,omitempty"`   // of the object behind it: Pod, Instance
+	Object string        `json:"object,omitempty"` // its name
+	Weight uint16        `json:"weight"`
+	Ports  []string      `json:"ports,omitempty"` // name:number/protocol
 }
 
 // Explain answers a question, with reasons. The type is "A", "SRV" …; "" is A.
 // The name is taken as complete, with or without a dot at its end.
 func (s *Server) Explain(ctx context.Context, name, qtype string) (Explanation, error) {
+	return s.explain(ctx, name, qtype, 0)
+}
+
+func (s *Server) explain(ctx context.Context, name, qtype string, depth int) (Explanation, error) {
 	qtype = cmp.Or(strings.ToUpper(qtype), "A")
 	typ, ok := miekg.StringToType[qtype]
 	if !ok {
@@ -73,6 +85,14 @@ func (s *Server) Explain(ctx context.Context, name, qtype string) (Explanation, 
 	if f.entry != nil {
 		e.Service = f.entry.owner.key.String()
 		e.Endpoints = s.explainEndpoints(f.entry)
+		e.From = register(f.entry.source)
+		if f.rule == ruleExternal && depth < maxChain && s.index.holds(f.entry.target) && text(f.entry.target) != strings.ToLower(e.Name) {
+			target, err := s.explain(ctx, text(f.entry.target), qtype, depth+1)
+			if err != nil {
+				return e, err
+			}
+			e.Target = &target
+		}
 	}
 	return e, nil
 }
@@ -88,7 +108,8 @@ func (s *Server) explainEndpoints(e *entry) []ExplainedEndpoint {
 		all = append(all, ExplainedEndpoint{
 			Addr: ep.Addr, Name: endpointLabel(ep), In: why == "", Why: why,
 			State: ep.Health.State, Reason: ep.Health.Reason, By: ep.Health.By, Since: ep.Health.Since,
-			Origin: ep.Origin, Node: ep.Node,
+			Origin: ep.Origin, Node: ep.Node, Kind: ep.Target.Kind, Object: ep.Target.Name,
+			Weight: ep.Weight, Ports: explainPorts(ep),
 		})
 	}
 	slices.SortStableFunc(all, func(a, b ExplainedEndpoint) int { return a.Addr.Compare(b.Addr) })
@@ -129,6 +150,10 @@ func (s *Server) explainRule(f *finding) string {
 		return "the cluster IP of service " + key
 	case rulePTREndpoint:
 		return "the address of an endpoint of service " + key
+	case ruleCustom:
+		return "a custom record of this server's configuration"
+	case ruleAutopath:
+		return "the first name that exists on the search list of a client in that namespace"
 	case ruleElsewhere:
 		if s.forwards() {
 			return "not in zone " + text(s.index.zone) + " and no address of the cluster: an upstream's answer"
@@ -149,6 +174,8 @@ func (s *Server) explainRule(f *finding) string {
 		why = "headless service " + key + " has no endpoint that is in, so that its name does not exist"
 	case ruleNoEndpoint:
 		why = "no endpoint of service " + key + " that is in has this name"
+	case ruleUnverified:
+		why = "no endpoint that is in, of a service in that namespace, has this address, or names of pods are switched off"
 	case ruleNoPort:
 		why = "service " + key + " has no port of this name and protocol"
 	case ruleReverseUnsynced:

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -107,11 +105,11 @@ func TestForward(t *testing.T) {
 		{"CNAME itself", []string{works}, "ext.a.svc.cluster.local. CNAME", "NOERROR aa rd ra\nanswer ext.a.svc.cluster.local. 5 IN CNAME www.example.com.\n"},
 		{"CNAME chase, nobody there", []string{silent(t)}, "ext.a.svc.cluster.local. A", "SERVFAIL rd ra\n"},
 		{"the next one", []string{silent(t), servfail, refused, works}, "www.example.com. A", "NOERROR rd ra\nanswer www.example.com. 60 IN A 192.0.2.80\n"},
-		{"nobody better", []string{refused, silent(t)}, "www.example.com. A", "REFUSED rd\n"},
+		{"nobody better", []string{refused, silent(t)}, "www.example.com. A", "REFUSED rd ra\n"},
 		{"nobody", []string{silent(t)}, "www.example.com. A", "SERVFAIL rd ra\n"},
 		{"transfers are not forwarded", []string{works}, "example.com. AXFR", "REFUSED rd ra\n"},
 		{"long", []string{works}, "big.example.com. A", "NOERROR tc rd ra\nanswer: 29 records\n"},
-		{"long, EDNS", []string{works}, "big.example.com. A edns=1000", "NOERROR tc rd ra\nanswer: 60 records\n"},
+		{"long, EDNS", []string{works}, "big.example.com. A edns=1000", "NOERROR tc rd ra\nanswer: 59 records\n"},
 		{"the zone needs nobody", []string{silent(t)}, "web.a.svc.cluster.local. A", "NOERROR aa rd ra\nanswer web.a.svc.cluster.local. 5 IN A 10.96.0.1\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -154,7 +152,9 @@ func TestForward(t *testing.T) {
 func TestForwardForged(t *testing.T) {
 	var tries atomic.Int32
 	addr := upstream(t, func(w miekg.ResponseWriter, q *miekg.Msg) {
-		tries.Add(1)
+		if isWWW(q) {
+			tries.Add(1)
+		}
 		wrong := new(miekg.Msg).SetReply(q)
 		wrong.Id++
 		_ = w.WriteMsg(wrong)
@@ -216,26 +216,68 @@ func TestForwardFlood(t *testing.T) {
 
 // TestForwardLoop: the server does not ask itself.
 func TestForwardLoop(t *testing.T) {
-	w := newWorld(t, Config{Addrs: []string{"127.0.0.1:0"}})
+	w := newWorld(t, Config{Addrs: []string{"127.0.0.1:0"}, Upstreams: []string{silent(t)}})
 	run(t, w.server)
-	own := w.server.Addrs()[0]
-	f := newForwarder(Config{Upstreams: []string{own.String()}}, w.server.listensOn)
-	q := question("www.example.com.", miekg.TypeA)
-	if _, err := f.exchange(context.Background(), q, len(q)); err != errNoUpstream {
-		t.Errorf("%v", err)
+	cfg := w.server.cfg
+	cfg.Upstreams = []string{w.server.Addrs()[0].String()}
+	if err := w.server.forward.Reload(w.server.forwardConfig(&cfg)); err != nil {
+		t.Fatal(err)
 	}
+	var m miekg.Msg
+	m.SetQuestion("www.example.com.", miekg.TypeA)
+	if r := w.server.Resolve(context.Background(), &m); r.Rcode != miekg.RcodeRefused {
+		t.Errorf("%v", r)
+	}
+}
+
+// TestForwardCache: the second time nobody is asked, and nothing allocated.
+func TestForwardCache(t *testing.T) {
+	var asked atomic.Int32
+	addr := upstream(t, func(w miekg.ResponseWriter, q *miekg.Msg) {
+		if isWWW(q) {
+			asked.Add(1)
+		}
+		good(w, q)
+	})
+	w := newWorld(t, Config{Upstreams: []string{addr}})
+	var m miekg.Msg
+	m.SetQuestion("www.example.com.", miekg.TypeA)
+	for range 3 {
+		if r := w.server.Resolve(context.Background(), &m); len(r.Answer) != 1 {
+			t.Fatalf("%v", r)
+		}
+	}
+	if asked.Load() != 1 {
+		t.Errorf("the upstream was asked %d times", asked.Load())
+	}
+	pkt, buf := question("www.example.com.", miekg.TypeA), make([]byte, 0, udpMax)
+	var q query
+	if n := testing.AllocsPerRun(100, func() {
+		if _, _, wait := w.server.immediate(&q, pkt, buf, false); wait {
+			t.Error("not in the cache")
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// isWWW tells a client's question from the forwarder's own.
+func isWWW(q *miekg.Msg) bool {
+	return strings.HasPrefix(strings.ToLower(q.Question[0].Name), "www.")
 }
 
 // TestStop: a question that waits for an upstream when the server stops is
 // answered still.
 func TestStop(t *testing.T) {
-	asked, hold := make(chan struct{}), make(chan struct{})
-	addr := upstream(t, func(w miekg.ResponseWriter, q *miekg.Msg) {
-		asked <- struct{}{}
-		<-hold
-		good(w, q)
-	})
 	for _, network := range []string{"udp", "tcp"} {
+		asked, hold := make(chan struct{}, 100), make(chan struct{})
+		addr := upstream(t, func(w miekg.ResponseWriter, q *miekg.Msg) {
+			if isWWW(q) {
+				asked <- struct{}{}
+				<-hold
+			}
+			good(w, q)
+		})
 		w := newWorld(t, Config{Addrs: []string{"127.0.0.1:0"}, Upstreams: []string{addr}})
 		if err := w.server.Listen(); err != nil {
 			t.Fatal(err)
@@ -247,6 +289,7 @@ func TestStop(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		_ = conn.SetDeadline(time.Now().Add(20 * time.Second)) // rather than wait for ever
 		var m miekg.Msg
 		m.SetQuestion("www.example.com.", miekg.TypeA)
 		if err := conn.WriteMsg(&m); err != nil {
@@ -254,7 +297,7 @@ func TestStop(t *testing.T) {
 		}
 		<-asked
 		cancel()
-		hold <- struct{}{}
+		close(hold)
 		if r, err := conn.ReadMsg(); err != nil || len(r.Answer) != 1 {
 			t.Errorf("%s: %v %v", network, r, err)
 		}
@@ -263,38 +306,4 @@ func TestStop(t *testing.T) {
 		}
 		_ = conn.Close()
 	}
-}
-
-func TestResolvConf(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "resolv.conf")
-	now := time.Unix(1, 0)
-	s, err := New(Config{ResolvConf: file, Now: func() time.Time { return now }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	expect := func(want string) {
-		t.Helper()
-		s.forwards()
-		if got := fmt.Sprint(s.forward.servers()); got != want {
-			t.Errorf("%s, want %s", got, want)
-		}
-	}
-	expect("[]")
-	if s.index.upstream.Load() {
-		t.Error("no upstream, but RA")
-	}
-	write := func(text string) {
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write("# comment\nsearch example.com\nnameserver 192.0.2.1\n nameserver 2001:db8::1 \nnameserver x\nnameserver\n")
-	expect("[]") // looked at again only after a while
-	now = now.Add(recheck)
-	expect("[192.0.2.1:53 [2001:db8::1]:53]")
-	now = now.Add(recheck)
-	if err := os.Remove(file); err != nil {
-		t.Fatal(err)
-	}
-	expect("[192.0.2.1:53 [2001:db8::1]:53]") // as before
 }

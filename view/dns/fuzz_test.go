@@ -43,7 +43,10 @@ func FuzzParse(f *testing.F) {
 
 // FuzzAnswer puts any packet through the whole way to the answer.
 func FuzzAnswer(f *testing.F) {
-	w := newWorld(f, Config{Addrs: []string{"127.0.0.1:0"}})
+	w := newWorld(f, Config{Addrs: []string{"127.0.0.1:0"}, Autopath: true, Pods: PodsVerified, Records: []string{
+		"192.0.2.7 printer.example", "*.dev.example A 192.0.2.8", "txt.example TXT words", "alias.example CNAME ext.a.svc.cluster.local",
+		"x.a.svc.cluster.local CNAME alias.example", "_l._tcp.example SRV 1 2 3 printer.example",
+	}})
 	w.must(f,
 		"service a/web clusterip=10.96.0.1,fd00::1 ports=http:80,dns:53/UDP",
 		"endpoint a/web 10.0.0.1 ports=http:8080",
@@ -60,6 +63,8 @@ func FuzzAnswer(f *testing.F) {
 		"h.db.a.svc.cluster.local.", "10-1-0-100.db.a.svc.cluster.local.", "fd00--2.db.a.svc.cluster.local.", "in.a.svc.cluster.local.",
 		"ext.a.svc.cluster.local.", "loop.a.svc.cluster.local.", "1.0.96.10.in-addr.arpa.", "1-2-3-4.a.pod.cluster.local.", "cluster.local.",
 		"dns-version.cluster.local.", "ns.dns.cluster.local.", "_tcp.web.a.svc.cluster.local.", "nope.cluster.local.",
+		"printer.example.", "a.b.dev.example.", "txt.example.", "alias.example.", "x.a.svc.cluster.local.", "_l._tcp.example.", "7.2.0.192.in-addr.arpa.",
+		"10-0-0-1.a.pod.cluster.local.", "printer.example.a.svc.cluster.local.", "web.a.a.svc.cluster.local.", "x.a.a.svc.cluster.local.", "a.dev.example.a.svc.cluster.local.",
 	} {
 		for _, typ := range []uint16{miekg.TypeA, miekg.TypeAAAA, miekg.TypeSRV, miekg.TypePTR, miekg.TypeANY, miekg.TypeSOA, miekg.TypeNS, miekg.TypeTXT} {
 			f.Add(question(n, typ), false)
@@ -73,8 +78,60 @@ func FuzzAnswer(f *testing.F) {
 		}
 		f.Add(b, true)
 	}
+	var q query
+	q.client = netip.MustParseAddr("10.0.0.1") // an endpoint of a
 	f.Fuzz(func(t *testing.T, pkt []byte, tcp bool) {
 		checkAnswer(t, pkt, w.server.Answer(pkt, nil, tcp), tcp)
+		resp, _, wait := w.server.immediate(&q, pkt, nil, tcp)
+		checkAnswer(t, pkt, resp, tcp)
+		if wait {
+			t.Fatal("there is nobody to wait for")
+		}
+	})
+}
+
+// FuzzRecords: what is taken as custom records is answered like anything else.
+func FuzzRecords(f *testing.F) {
+	for _, s := range []string{
+		"192.0.2.7 printer.example printer", "2001:db8::1 six", "a.example CNAME b.example", "*.example 60 IN TXT \"a b\" c", "_l._tcp.example SRV 1 2 3 x.example.",
+		"x.example MX 1 y.example # why", "$INCLUDE /etc/passwd", "$GENERATE 1-9 a$ A 192.0.2.$", "a.example A (\n192.0.2.1)", "h.example HTTPS 1 . alpn=h2",
+	} {
+		f.Add(s, "a.example.")
+	}
+	w := newWorld(f, Config{})
+	f.Fuzz(func(t *testing.T, line, name string) {
+		if w.server.SetRecords([]string{line}) != nil {
+			return
+		}
+		c := w.server.index.customs.Load()
+		if c == nil {
+			return
+		}
+		for _, names := range []map[string]*custom{c.names, c.below} {
+			for wire, r := range names {
+				types := []uint16{typeA, typeANY, typeCNAME, typePTR}
+				for _, s := range r.sets {
+					types = append(types, s.typ)
+				}
+				for _, typ := range types {
+					pkt := append([]byte("\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00"), wire...)
+					pkt = append(pkt, byte(typ>>8), byte(typ), 0, 1)
+					for _, tcp := range []bool{false, true} {
+						resp := w.server.Answer(pkt, nil, tcp)
+						var m miekg.Msg
+						if err := m.Unpack(resp); err != nil {
+							t.Fatalf("%q: the answer to %x cannot be read: %v: %x", line, pkt, err, resp)
+						}
+					}
+				}
+			}
+		}
+		var m miekg.Msg
+		if m.SetQuestion(miekg.Fqdn(name), miekg.TypeA); len(name) > 0 {
+			if pkt, err := m.Pack(); err == nil {
+				w.server.Answer(pkt, nil, false)
+			}
+		}
 	})
 }
 

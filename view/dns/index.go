@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"fmt"
 	"hash/maphash"
 	"net/netip"
 	"slices"
@@ -16,16 +17,58 @@ import (
 type index struct {
 	zone       string // wire form, with root
 	zoneLabels int
-	ttl        uint32
+	ttl        atomic.Uint32
 	build      builder
 	hosts      atomic.Pointer[[]netip.Addr] // addresses of ns.dns.<zone>
 	upstream   atomic.Bool                  // there is a forwarder
+	customs    atomic.Pointer[customs]      // nil: none
+	options    atomic.Pointer[options]
 
 	services *table[string, *entry]  // by wire form of <service>.<namespace>
 	spaces   *table[string, space]   // by wire form of the namespace
 	ips      *table[[16]byte, owned] // cluster IPs and endpoints
 	synced   atomic.Bool
 	serial   atomic.Uint32 // of the SOA: seconds at the last change
+}
+
+// PodMode says which names of pods, 1-2-3-4.<namespace>.pod.<zone>, exist.
+type PodMode string
+
+// The modes, in the words of CoreDNS.
+const (
+	PodsDisabled PodMode = "disabled" // none
+	PodsInsecure PodMode = "insecure" // any address in a namespace that exists
+	PodsVerified PodMode = "verified" // addresses of endpoints of services in the namespace that are in
+)
+
+// options are what can change without building an entry anew.
+type options struct {
+	pods PodMode
+	auto bool // autopath
+}
+
+func newOptions(cfg *Config) (*options, error) {
+	o := &options{pods: cfg.Pods, auto: cfg.Autopath}
+	switch cfg.Pods {
+	case "":
+		o.pods = PodsInsecure
+	case PodsDisabled, PodsInsecure, PodsVerified:
+	default:
+		return nil, fmt.Errorf("pod mode %q: it must be %s, %s or %s", cfg.Pods, PodsDisabled, PodsInsecure, PodsVerified)
+	}
+	return o, nil
+}
+
+// configure takes what is not needed to build entries.
+func (x *index) configure(cfg *Config) error {
+	o, err := newOptions(cfg)
+	if err != nil {
+		return err
+	}
+	x.options.Store(o)
+	c, err := parseCustoms(cfg.Records, x.ttl.Load())
+	x.customs.Store(c)
+	return err
 }
 
 // space is a namespace: it exists if the catalog says so or a service is in it.
@@ -42,13 +85,16 @@ type owned struct {
 }
 
 func newIndex(zone string, labels int, ttl uint32, node string) *index {
-	return &index{
-		zone: zone, zoneLabels: labels, ttl: ttl,
+	x := &index{
+		zone: zone, zoneLabels: labels,
 		build:    builder{node: node, ttl: ttl},
 		services: newTable[string, *entry](maphash.String),
 		spaces:   newTable[string, space](maphash.String),
 		ips:      newTable[[16]byte, owned](func(s maphash.Seed, k [16]byte) uint64 { return maphash.Bytes(s, k[:]) }),
 	}
+	x.ttl.Store(ttl)
+	x.options.Store(&options{pods: PodsInsecure})
+	return x
 }
 
 // apply makes the index show a batch. The work is that of the changes.

@@ -2,7 +2,8 @@ package dns
 
 import (
 	"math/bits"
-	"strconv"
+	"net/netip"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,7 +33,40 @@ const (
 	rcodes   = 17            // up to BADVERS
 	buckets  = 23            // 2 µs to 8 s, each twice the one before; CoreDNS' are the upper 16
 	bucket0  = 0.00025 / 128 // seconds
+
+	sizes = 14 // bounds of sizeBounds
 )
+
+// sizeBounds are CoreDNS' buckets of sizes, bytes.
+func sizeBounds() [sizes]int {
+	return [...]int{0, 100, 200, 300, 400, 511, 1023, 2047, 4095, 8291, 16e3, 32e3, 48e3, 64e3}
+}
+
+// histogram counts bytes by sizeBounds; the last place is for what is longer.
+type sizeHistogram struct {
+	n   [sizes + 1]atomic.Uint64
+	sum atomic.Uint64
+}
+
+func (h *sizeHistogram) observe(n int) {
+	h.place(n).Add(1)
+	h.sum.Add(uint64(n))
+}
+
+// place is the counter for n bytes.
+func (h *sizeHistogram) place(n int) *atomic.Uint64 {
+	i := 0
+	switch { // nearly all are here
+	case n <= 0:
+	case n <= 400:
+		i = (n + 99) / 100
+	default:
+		bounds := sizeBounds()
+		for i = 5; i < sizes && n > bounds[i]; i++ {
+		}
+	}
+	return &h.n[i]
+}
 
 // stats are the counters of one socket.
 type stats struct {
@@ -43,11 +77,18 @@ type stats struct {
 	responses [zones][rcodes]atomic.Uint64
 	durations [zones][buckets + 1]atomic.Uint64 // the last: longer
 	sums      [zones]atomic.Int64               // nanoseconds
+	asked     [zones]sizeHistogram
+	told      [zones]sizeHistogram
+	do        [zones]atomic.Uint64
 	dropped   atomic.Uint64
+	logged    atomic.Uint64 // questions that the query log's sampling has seen
+	statuses  [httpStatuses]atomic.Uint64
+
+	batch bundle // the worker's own
 }
 
-// record counts one answered question.
-func (s *stats) record(v4 bool, qtype uint16, z zoneID, rcode int, took time.Duration) {
+// counters are those for one question and its answer; response is nil for a code that is not counted.
+func (s *stats) counters(v4 bool, qtype uint16, z zoneID, rcode int) (request, response *atomic.Uint64) {
 	family := 1
 	if v4 {
 		family = 0
@@ -56,12 +97,34 @@ func (s *stats) record(v4 bool, qtype uint16, z zoneID, rcode int, took time.Dur
 	if qtype < 256 {
 		t = s.types[qtype]
 	}
-	s.requests[z][family][t].Add(1)
 	if rcode < rcodes {
-		s.responses[z][rcode].Add(1)
+		response = &s.responses[z][rcode]
 	}
-	s.durations[z][bucket(took)].Add(1)
-	s.sums[z].Add(int64(took))
+	return &s.requests[z][family][t], response
+}
+
+// answered counts a question of size bytes that was answered with resp, and
+// logs it if it is to be.
+func (s *Server) answered(st *stats, from netip.AddrPort, q *query, f *finding, rcode, size int, resp []byte, took time.Duration) {
+	st.took(f.zone, 1, took)
+	request, response := st.counters(is4(from), q.qtype, f.zone, rcode)
+	request.Add(1)
+	if response != nil {
+		response.Add(1)
+	}
+	st.asked[f.zone].observe(size)
+	st.told[f.zone].observe(len(resp))
+	if q.edns && q.do {
+		st.do[f.zone].Add(1)
+	}
+	if mode := s.queries.mode.Load(); mode != logOff && s.queries.wants(mode, rcode, &st.logged) {
+		s.queries.add(from, st.proto, q, f, rcode, size, resp, took)
+	}
+}
+
+func (s *stats) took(z zoneID, n uint64, took time.Duration) {
+	s.durations[z][bucket(took)].Add(n)
+	s.sums[z].Add(int64(took) * int64(n))
 }
 
 // bucket gives the first bucket whose bound is not below d.
@@ -91,9 +154,12 @@ type metrics struct {
 	panics   atomic.Uint64
 	forwards [forwardResults]atomic.Uint64
 	latency  prometheus.Histogram
+	program  *prometheus.HistogramVec // by kind of service
 	services atomic.Int64
+	unlogged func() uint64 // lines that the query log dropped; nil: none
 
-	requests, responses, duration, panicsDesc, droppedDesc, forwardsDesc, servicesDesc *prometheus.Desc
+	requests, responses, duration, askedDesc, toldDesc, doDesc, httpsDesc        *prometheus.Desc
+	panicsDesc, droppedDesc, forwardsDesc, servicesDesc, unloggedDesc, buildDesc *prometheus.Desc
 }
 
 func newMetrics(r prometheus.Registerer, zone string) (*metrics, error) {
@@ -104,9 +170,20 @@ func newMetrics(r prometheus.Registerer, zone string) (*metrics, error) {
 			Help:    "Time from the oldest change of a batch in the catalog until DNS answers with it.",
 			Buckets: prometheus.ExponentialBuckets(0.00001, 4, 12),
 		}),
+		program: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "coredns_kubernetes_dns_programming_duration_seconds",
+			Help:    "Time from a change of a service or its endpoints, as far back as it is known, until DNS answers with it.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 20),
+		}, []string{"service_kind"}),
 		requests:     prometheus.NewDesc("coredns_dns_requests_total", "Questions answered.", []string{"server", "zone", "proto", "family", "type"}, nil),
 		responses:    prometheus.NewDesc("coredns_dns_responses_total", "Answers by response code.", []string{"server", "zone", "rcode"}, nil),
 		duration:     prometheus.NewDesc("coredns_dns_request_duration_seconds", "Time from reading a question to having sent the answer.", []string{"server", "zone"}, nil),
+		askedDesc:    prometheus.NewDesc("coredns_dns_request_size_bytes", "Bytes of questions.", []string{"server", "zone", "proto"}, nil),
+		toldDesc:     prometheus.NewDesc("coredns_dns_response_size_bytes", "Bytes of answers.", []string{"server", "zone", "proto"}, nil),
+		doDesc:       prometheus.NewDesc("coredns_dns_do_requests_total", "Questions with the DO bit.", []string{"server", "zone"}, nil),
+		httpsDesc:    prometheus.NewDesc("coredns_dns_https_responses_total", "Answers to DNS over HTTPS by status.", []string{"server", "status"}, nil),
+		buildDesc:    prometheus.NewDesc("coredns_build_info", "1, labelled with the build; of Fingerpost, under the name that dashboards find DNS servers by.", []string{"version", "revision", "goversion"}, nil),
+		unloggedDesc: prometheus.NewDesc("fingerpost_dns_query_log_dropped_total", "Lines of the query log that were dropped because they came faster than they could be written.", nil, nil),
 		panicsDesc:   prometheus.NewDesc("coredns_panics_total", "Questions that made the server panic.", nil, nil),
 		droppedDesc:  prometheus.NewDesc("fingerpost_dns_dropped_total", "Answers that could not be sent and connections refused for want of room.", []string{"server", "proto"}, nil),
 		forwardsDesc: prometheus.NewDesc("fingerpost_dns_forwards_total", "Questions for upstreams: answered, failed (no upstream answered) or refused (too many at once).", []string{"result"}, nil),
@@ -119,6 +196,9 @@ func newMetrics(r prometheus.Registerer, zone string) (*metrics, error) {
 		return m, nil
 	}
 	if err := r.Register(m); err != nil {
+		return nil, err
+	}
+	if err := r.Register(m.program); err != nil {
 		return nil, err
 	}
 	return m, r.Register(m.latency)
@@ -146,101 +226,57 @@ func (m *metrics) applied(b *catalog.Batch, now time.Time) {
 			m.services.Add(-1)
 		}
 	}
-	if !b.Oldest.IsZero() {
-		m.latency.Observe(max(0, now.Sub(b.Oldest).Seconds()))
+	if b.Oldest.IsZero() {
+		return // all there was at the start
+	}
+	m.latency.Observe(max(0, now.Sub(b.Oldest).Seconds()))
+	for i := range b.Changes {
+		if c := &b.Changes[i]; c.New != nil {
+			m.program.WithLabelValues(serviceKind(c.New.Service)).Observe(max(0, now.Sub(began(c)).Seconds()))
+		}
 	}
 }
 
-// Describe is of prometheus.Collector.
-func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.requests, m.responses, m.duration, m.panicsDesc, m.droppedDesc, m.forwardsDesc, m.servicesDesc} {
-		ch <- d
+// serviceKind is the word of the metric. Selectors are not known here.
+func serviceKind(s *catalog.Service) string {
+	if s.Headless {
+		return "headless_with_selector"
 	}
+	return "cluster_ip"
 }
 
-// Collect is of prometheus.Collector: it adds up the sockets of a server.
-func (m *metrics) Collect(ch chan<- prometheus.Metric) {
-	type key struct{ server, zone, a, b, c string }
-	counts := map[*prometheus.Desc]map[key]uint64{m.requests: {}, m.responses: {}, m.droppedDesc: {}}
-	type histogram struct {
-		n    uint64
-		sum  float64
-		upTo [buckets + 1]uint64
+// began is when what made a change happened: when an endpoint got into its
+// state, if one got into another since the last change and that can be the
+// reason, else when the catalog had it.
+func began(c *catalog.Change) time.Time {
+	last := latest(c.New)
+	if ago := c.New.Changed.Sub(last); ago < 0 || ago >= time.Minute || c.Old != nil && !last.After(latest(c.Old)) {
+		return c.New.Changed
 	}
-	times := map[key]*histogram{}
-	types := countedTypes()
-	zoneNames := [zones]string{zoneCluster: m.zone, zoneReverse: "arpa.", zoneOther: "."}
-
-	m.mu.Lock()
-	all := m.all
-	m.mu.Unlock()
-	for _, s := range all {
-		counts[m.droppedDesc][key{server: s.server, a: s.proto}] += s.dropped.Load()
-		for z, zone := range zoneNames {
-			for f := range s.requests[z] {
-				for t := range s.requests[z][f] {
-					if n := s.requests[z][f][t].Load(); n > 0 {
-						name := "other"
-						if t > 0 {
-							name = miekg.TypeToString[types[t-1]]
-						}
-						counts[m.requests][key{s.server, zone, s.proto, strconv.Itoa(f + 1), name}] += n
-					}
-				}
-			}
-			for r := range s.responses[z] {
-				if n := s.responses[z][r].Load(); n > 0 {
-					counts[m.responses][key{server: s.server, zone: zone, a: rcodeName(r)}] += n
-				}
-			}
-			k := key{server: s.server, zone: zone}
-			h := times[k]
-			if h == nil {
-				h = &histogram{}
-				times[k] = h
-			}
-			for i := range s.durations[z] {
-				n := s.durations[z][i].Load()
-				h.upTo[i] += n
-				h.n += n
-			}
-			h.sum += time.Duration(s.sums[z].Load()).Seconds()
-		}
-	}
-	counter := func(d *prometheus.Desc, n uint64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
-	}
-	for k, n := range counts[m.requests] {
-		counter(m.requests, n, k.server, k.zone, k.a, k.b, k.c)
-	}
-	for k, n := range counts[m.responses] {
-		counter(m.responses, n, k.server, k.zone, k.a)
-	}
-	for k, n := range counts[m.droppedDesc] {
-		counter(m.droppedDesc, n, k.server, k.a)
-	}
-	for k, h := range times {
-		if h.n == 0 {
-			continue
-		}
-		upTo := map[float64]uint64{}
-		var sum uint64
-		for i := range buckets {
-			sum += h.upTo[i]
-			upTo[bucket0*float64(uint64(1)<<i)] = sum
-		}
-		ch <- prometheus.MustNewConstHistogram(m.duration, h.n, h.sum, upTo, k.server, k.zone)
-	}
-	for i, name := range []string{"answered", "failed", "refused"} {
-		counter(m.forwardsDesc, m.forwards[i].Load(), name)
-	}
-	counter(m.panicsDesc, m.panics.Load())
-	ch <- prometheus.MustNewConstMetric(m.servicesDesc, prometheus.GaugeValue, float64(m.services.Load()))
+	return last
 }
 
-func rcodeName(r int) string {
-	if r == rcodeBadVers {
-		return "BADVERS" // miekg calls the number BADSIG, its meaning in TSIG
+func latest(e *catalog.Entry) (last time.Time) {
+	for i := range e.Endpoints {
+		if since := e.Endpoints[i].Health.Since; since.After(last) {
+			last = since
+		}
 	}
-	return miekg.RcodeToString[r]
+	return last
+}
+
+// build says what this program was built from.
+func build() (version, revision string) {
+	version = "unknown"
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return version, ""
+	}
+	version = info.Main.Version
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			revision = s.Value
+		}
+	}
+	return version, revision
 }

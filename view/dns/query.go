@@ -1,6 +1,9 @@
 package dns
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"net/netip"
+)
 
 // Numbers of RFC 1035 and its successors that this package speaks of.
 const (
@@ -48,7 +51,8 @@ type query struct {
 	name
 	id, flags    uint16
 	qtype, class uint16
-	end          int // where the question ends in the packet
+	client       netip.Addr // who asks, set by the caller; for autopath
+	end          int        // where the question ends in the packet
 
 	edns    bool
 	do      bool

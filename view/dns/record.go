@@ -82,7 +82,7 @@ func (x *index) oneSRV(m *message, owner uint16, e *entry, label []byte, weight,
 	if !m.fits(headLen + n) {
 		return 0, false
 	}
-	m.head(owner, typeSRV, x.ttl, n)
+	m.head(owner, typeSRV, x.ttl.Load(), n)
 	m.b = append(m.b, 0, 0, byte(weight>>8), byte(weight), byte(port>>8), byte(port))
 	at = len(m.b)
 	x.target(m, e, label)
@@ -99,7 +99,7 @@ func (x *index) srv(e *entry, p *port, owner uint16, m *message) {
 	if e.kind != headless {
 		if at, ok := x.oneSRV(m, owner, e, nil, 100, p.number); ok {
 			for _, a := range e.vips {
-				m.additional(at, x.ttl, a)
+				m.additional(at, x.ttl.Load(), a)
 			}
 		}
 		return
@@ -147,11 +147,11 @@ next:
 			}
 		}
 		if r.host < 0 {
-			m.additional(at[i], x.ttl, r.addr)
+			m.additional(at[i], x.ttl.Load(), r.addr)
 			continue
 		}
 		for _, a := range e.hosts[r.host].addrs {
-			m.additional(at[i], x.ttl, a)
+			m.additional(at[i], x.ttl.Load(), a)
 		}
 	}
 }
@@ -171,14 +171,14 @@ func (x *index) apex(n *name, qtype, owner uint16, m *message) {
 		if !m.fits(headLen + len(nsLabels) + 2) {
 			return
 		}
-		m.head(owner, typeNS, x.ttl, len(nsLabels)+2)
+		m.head(owner, typeNS, x.ttl.Load(), len(nsLabels)+2)
 		at := len(m.b)
 		m.b = append(m.b, nsLabels...)
 		m.b = append(m.b, byte(owner>>8), byte(owner))
 		m.an++
 		if hosts := x.hosts.Load(); hosts != nil {
 			for _, a := range *hosts {
-				m.additional(at, x.ttl, a)
+				m.additional(at, x.ttl.Load(), a)
 			}
 		}
 	}
@@ -188,7 +188,7 @@ func (x *index) apex(n *name, qtype, owner uint16, m *message) {
 // negative answer. The zone's name is the tail of n from label number zone.
 func (x *index) soa(m *message, n *name, zone int, owner uint16, answer bool) {
 	at := owner + uint16(n.off[zone])
-	ttl := min(x.ttl, soaMaxTTL)
+	ttl := min(x.ttl.Load(), soaMaxTTL)
 	inCluster := string(n.b[n.off[zone]:n.n]) == x.zone
 	tail := 2
 	if !inCluster {
@@ -224,11 +224,15 @@ func (x *index) reverse(n *name, qtype, owner uint16, m *message) finding {
 	elsewhere := finding{rcode: rcodeRefused, rule: ruleElsewhere, zone: zoneOther, elsewhere: true}
 	addr, zone, in, ok := n.reverse()
 	if !in || !ok {
+		x.custom(n, 0, qtype, owner, m, &elsewhere)
 		return elsewhere
 	}
 	had := m.an
 	f := finding{zone: zoneReverse}
 	if !x.ptr(addr, qtype, owner, m, &f) {
+		if x.custom(n, 0, qtype, owner, m, &elsewhere) {
+			return elsewhere
+		}
 		if x.synced.Load() || !private(addr) {
 			return elsewhere
 		}
@@ -291,7 +295,7 @@ func (x *index) ptr(addr netip.Addr, qtype, owner uint16, m *message, f *finding
 
 func (x *index) onePTR(m *message, qtype, owner uint16, e *entry, label []byte) {
 	if n := x.targetLen(e, label); qtype == typePTR && m.fits(headLen+n) {
-		m.head(owner, typePTR, x.ttl, n)
+		m.head(owner, typePTR, x.ttl.Load(), n)
 		x.target(m, e, label)
 		m.an++
 	}

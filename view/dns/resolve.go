@@ -35,8 +35,8 @@ func (s *Server) Resolve(ctx context.Context, req *miekg.Msg) *miekg.Msg {
 
 func (s *Server) resolve(ctx context.Context, wire []byte) ([]byte, finding) {
 	j := job{pkt: wire, tcp: true, start: time.Now()}
-	resp, f := s.index.answer(&j.query, wire, nil, true)
-	if resp != nil && f.elsewhere && s.forwards() {
+	resp, f, wait := s.immediate(&j.query, wire, nil, true)
+	if wait {
 		j.finding, j.resp = f, resp
 		resp, f.rcode = s.ask(ctx, &j)
 	}

@@ -2,8 +2,10 @@ package dns
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -16,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/fingerpost/fingerpost/catalog"
+	"github.com/fingerpost/fingerpost/view/dns/forward"
 )
 
 // Config says what to serve and where. The zero value serves cluster.local to
@@ -31,15 +34,35 @@ type Config struct {
 	// Node is this node's name: addresses that mean something on one node only
 	// are shown on that node.
 	Node string
-	// Upstreams ("ip:port") answer names outside the zone; the first that
-	// works is kept to. If empty, ResolvConf names them.
+	// Upstreams answer names outside the zone; the first that works is kept
+	// to. See forward.Zone for their forms. If empty, ResolvConf names them.
 	Upstreams []string
+	// Forward names other upstreams for some zones (stub domains).
+	Forward []forward.Zone
 	// ResolvConf is a resolver configuration file, re-read when it changes.
 	// Its name servers that are this server are left out. Without any
 	// upstream, names outside the zone are refused.
 	ResolvConf string
-	// UpstreamTimeout is how long one upstream is waited for; 2 s if 0.
+	// UpstreamTimeout is how long a forwarded question may take in all; 3 s if
+	// 0. CacheSize bounds the memory for upstreams' answers, in bytes: 4 MiB if
+	// 0, none if negative.
 	UpstreamTimeout time.Duration
+	CacheSize       int
+	// Pods says what the names of pods, 1-2-3-4.ns.pod.<zone>, are true for;
+	// PodsInsecure if empty.
+	Pods PodMode
+	// Autopath makes the answer to the first name that a client's search list
+	// leads to be that of the first one that exists. It is for clients that
+	// have an address of an endpoint, and off by default.
+	Autopath bool
+	// Records are custom records: see SetRecords. Names of the catalog hide
+	// them.
+	Records []string
+	// Workers is how many sockets and threads answer UDP on Linux; one for
+	// each CPU, at most 16, if 0. PlainUDP makes them read and write one
+	// packet at a time, as on other systems.
+	Workers  int
+	PlainUDP bool
 	// MaxConns bounds the TCP connections, MaxForwards the questions that wait
 	// for an upstream; 1024 each if 0. Beyond, a connection is closed and a
 	// question answered SERVFAIL.
@@ -48,24 +71,45 @@ type Config struct {
 	// 10 s if 0.
 	IdleTimeout time.Duration
 
+	// TLSAddrs are the addresses for DNS over TLS (RFC 7858), HTTPSAddrs those
+	// for DNS over HTTPS (RFC 8484) at the path /dns-query. MaxConns and
+	// IdleTimeout hold for each of the three kinds of connections.
+	TLSAddrs, HTTPSAddrs []string
+	// Certificate is asked for the certificate of each TLS connection. It must
+	// be set if there are addresses for TLS.
+	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+
+	// QueryLog says which questions are written to QueryLogTo, one line each.
+	QueryLog   QueryLog
+	QueryLogTo io.Writer // nil: nowhere
+
 	Log        *slog.Logger          // nil: none
 	Registerer prometheus.Registerer // nil: no metrics
 	Now        func() time.Time      // nil: time.Now
 }
+
+// recheck is how often files that may change are looked at.
+const recheck = 5 * time.Second
 
 // Server is the DNS view. Apply may be called before, while and after Run.
 type Server struct {
 	cfg     Config
 	log     *slog.Logger
 	index   *index
-	forward *forwarder
+	forward *forward.Forwarder // nil: nobody is asked
+	waits   chan struct{}      // questions that wait for it
 	metrics *metrics
 
-	apply sync.Mutex // one writer of the index
+	apply sync.Mutex        // one writer of the index, and of what can be reloaded
+	shown *catalog.Snapshot // the last that was applied
+	stubs atomic.Bool       // some zones have upstreams of their own
+
+	queries *queryLog
 
 	mu      sync.Mutex // guards what follows
 	udp     []*udpSocket
 	tcp     []net.Listener
+	secure  []*secureListener
 	conns   map[net.Conn]struct{}
 	closing atomic.Bool
 	slots   chan struct{} // TCP connections
@@ -87,16 +131,8 @@ func New(cfg Config) (*Server, error) {
 	if longest := maxName - 3*(maxLabel+1) - len("\x03svc"); labels == 0 || len(zone) > longest {
 		return nil, fmt.Errorf("view/dns: zone %q: it must have 1 to %d characters", cfg.Zone, longest-2)
 	}
-	if cfg.TTL == 0 {
-		cfg.TTL = 5 * time.Second
-	}
-	if cfg.TTL < time.Second || cfg.TTL > 24*time.Hour {
-		return nil, fmt.Errorf("view/dns: TTL %v: it must be between 1s and 24h", cfg.TTL)
-	}
-	for _, u := range cfg.Upstreams {
-		if _, err := netip.ParseAddrPort(u); err != nil {
-			return nil, fmt.Errorf("view/dns: upstream %q: it must be an address with a port, like 192.0.2.1:53", u)
-		}
+	if err := cfg.checkTTL(); err != nil {
+		return nil, err
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -107,6 +143,12 @@ func New(cfg Config) (*Server, error) {
 	if cfg.MaxConns == 0 {
 		cfg.MaxConns = 1024
 	}
+	if cfg.MaxForwards == 0 {
+		cfg.MaxForwards = 1024
+	}
+	if cfg.Workers == 0 {
+		cfg.Workers = min(runtime.GOMAXPROCS(0), 16)
+	}
 	if cfg.IdleTimeout == 0 {
 		cfg.IdleTimeout = 10 * time.Second
 	}
@@ -116,13 +158,28 @@ func New(cfg Config) (*Server, error) {
 		index: newIndex(zone, labels, uint32(cfg.TTL/time.Second), cfg.Node),
 		conns: map[net.Conn]struct{}{},
 		slots: make(chan struct{}, cfg.MaxConns),
+		waits: make(chan struct{}, cfg.MaxForwards),
+	}
+	if cfg.QueryLogTo == nil {
+		cfg.QueryLogTo = io.Discard
+	}
+	s.queries = newQueryLog(cfg.QueryLogTo, cfg.QueryLog)
+	if len(cfg.TLSAddrs)+len(cfg.HTTPSAddrs) > 0 && cfg.Certificate == nil {
+		return nil, errors.New("view/dns: DNS over TLS and HTTPS need a certificate")
 	}
 	s.setHosts(cfg.Addrs)
 	if s.metrics, err = newMetrics(cfg.Registerer, text(zone)); err != nil {
 		return nil, fmt.Errorf("view/dns: register metrics: %w", err)
 	}
-	if len(cfg.Upstreams) > 0 || cfg.ResolvConf != "" {
-		s.forward = newForwarder(cfg, s.listensOn)
+	s.metrics.unlogged = s.queries.dropped.Load
+	if err := s.index.configure(&cfg); err != nil {
+		return nil, fmt.Errorf("view/dns: %w", err)
+	}
+	if len(cfg.Upstreams)+len(cfg.Forward) > 0 || cfg.ResolvConf != "" {
+		if s.forward, err = forward.New(s.forwardConfig(&cfg)); err != nil {
+			return nil, fmt.Errorf("view/dns: %w", err)
+		}
+		s.stubs.Store(len(cfg.Forward) > 0)
 		s.forwards()
 	}
 	return s, nil
@@ -134,6 +191,7 @@ func (s *Server) Apply(_ context.Context, b catalog.Batch) error {
 	defer s.apply.Unlock()
 	now := s.cfg.Now()
 	s.index.apply(&b, now)
+	s.shown = b.Snapshot
 	s.metrics.applied(&b, s.cfg.Now())
 	return nil
 }
@@ -165,7 +223,7 @@ func (s *Server) forwards() bool {
 	if s.forward == nil {
 		return false
 	}
-	yes := len(s.forward.servers()) > 0
+	yes := s.stubs.Load() || s.forward.Serves([]byte{0})
 	if s.index.upstream.Load() != yes {
 		s.index.upstream.Store(yes)
 	}
@@ -188,7 +246,7 @@ func (s *Server) setHosts(addrs []string) {
 func (s *Server) Listen() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.tcp) > 0 {
+	if len(s.tcp)+len(s.secure) > 0 {
 		return nil
 	}
 	for _, addr := range s.cfg.Addrs {
@@ -197,14 +255,15 @@ func (s *Server) Listen() error {
 			return fmt.Errorf("view/dns: listen on %s: %w", addr, advise(err))
 		}
 	}
+	if err := s.listenSecure(); err != nil {
+		s.closeAll()
+		return err
+	}
 	var addrs []string
 	for _, l := range s.tcp {
 		addrs = append(addrs, l.Addr().String()) // host names are resolved now
 	}
 	s.setHosts(addrs)
-	if s.forward != nil && s.forward.file != nil {
-		s.forward.file.forget()
-	}
 	return nil
 }
 
@@ -235,7 +294,7 @@ func (s *Server) listen(addr string) error {
 		if err != nil {
 			return err
 		}
-		socks, err := listenUDP(l.Addr().(*net.TCPAddr).AddrPort(), min(runtime.GOMAXPROCS(0), 16))
+		socks, err := listenUDP(l.Addr().(*net.TCPAddr).AddrPort(), s.cfg.Workers, s.cfg.PlainUDP)
 		if err == nil {
 			s.tcp = append(s.tcp, l)
 			for _, u := range socks {
@@ -265,13 +324,17 @@ func (s *Server) closeAll() {
 		_ = l.Close()
 	}
 	for _, u := range s.udp {
-		_ = u.conn.Close()
+		u.close()
 	}
-	s.tcp, s.udp = nil, nil
+	for _, l := range s.secure {
+		_ = l.Close()
+	}
+	s.tcp, s.udp, s.secure = nil, nil, nil
 }
 
-// grace is how long questions that wait for an upstream may hold up the end.
-const grace = time.Second
+// grace is how long questions that wait for an upstream may hold up the end:
+// as long as it may take to find an upstream that answers.
+const grace = 3 * time.Second
 
 // Run serves until ctx ends. Then it takes no more questions, answers those
 // that it has and returns nil. The error is that of a socket. A server runs
@@ -291,13 +354,38 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	var serving sync.WaitGroup
 	s.mu.Lock()
-	udp, tcp := s.udp, s.tcp
+	udp, tcp, secure := s.udp, s.tcp, s.secure
 	s.mu.Unlock()
+	logged := make(chan struct{})
+	logging, endLog := context.WithCancel(context.WithoutCancel(ctx))
+	go func() {
+		defer close(logged)
+		s.queries.run(logging)
+	}()
+	defer func() {
+		endLog()
+		<-logged
+	}()
+	if s.forward != nil {
+		forwarding, end := context.WithCancel(context.WithoutCancel(ctx))
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_ = s.forward.Run(forwarding)
+		}()
+		defer func() {
+			end()
+			<-ended
+		}()
+	}
 	for _, u := range udp {
 		serving.Go(func() { s.serveUDP(work, u, fail) })
 	}
 	for _, l := range tcp {
 		serving.Go(func() { s.serveTCP(work, l, fail) })
+	}
+	for _, l := range secure {
+		serving.Go(func() { s.serveSecure(work, l, fail) })
 	}
 	s.log.Info("answering DNS", "zone", s.cfg.Zone, "addresses", s.Addrs())
 
@@ -309,9 +397,12 @@ func (s *Server) Run(ctx context.Context) error {
 	s.closing.Store(true)
 	s.mu.Lock()
 	for _, u := range udp {
-		_ = u.conn.SetReadDeadline(time.Unix(1, 0))
+		u.stop()
 	}
 	for _, l := range tcp {
+		_ = l.Close()
+	}
+	for _, l := range secure {
 		_ = l.Close()
 	}
 	for c := range s.conns {

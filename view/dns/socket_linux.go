@@ -26,7 +26,8 @@ func reusePort() int {
 
 // listenUDP opens n sockets on one address: the kernel spreads the clients
 // over them. On the unspecified address each packet tells where it came to.
-func listenUDP(addr netip.AddrPort, n int) ([]*udpSocket, error) {
+// Packets are read and written in batches, unless plain is asked for.
+func listenUDP(addr netip.AddrPort, n int, plain bool) ([]*udpSocket, error) {
 	wild := addr.Addr().IsUnspecified()
 	lc := net.ListenConfig{Control: func(net, _ string, c syscall.RawConn) error {
 		var err error
@@ -51,14 +52,24 @@ func listenUDP(addr netip.AddrPort, n int) ([]*udpSocket, error) {
 		p, err := lc.ListenPacket(context.Background(), network("udp", addr.Addr()), addr.String())
 		if err != nil {
 			for _, u := range socks {
-				_ = u.conn.Close()
+				u.close()
 			}
 			return nil, err
 		}
 		conn := p.(*net.UDPConn)
 		_ = conn.SetReadBuffer(udpBuffer) // as much as net.core.rmem_max allows
 		_ = conn.SetWriteBuffer(udpBuffer)
-		socks = append(socks, &udpSocket{conn: conn, oob: wild})
+		u := &udpSocket{conn: conn, addr: conn.LocalAddr().(*net.UDPAddr).AddrPort(), oob: wild}
+		if !plain {
+			if err := u.detach(); err != nil {
+				u.close()
+				for _, u := range socks {
+					u.close()
+				}
+				return nil, err
+			}
+		}
+		socks = append(socks, u)
 	}
 	return socks, nil
 }

@@ -19,7 +19,7 @@ func isInUse(err error) bool {
 }
 
 // listenUDP opens one socket: only Linux spreads packets over several.
-func listenUDP(addr netip.AddrPort, _ int) ([]*udpSocket, error) {
+func listenUDP(addr netip.AddrPort, _ int, _ bool) ([]*udpSocket, error) {
 	p, err := new(net.ListenConfig).ListenPacket(context.Background(), network("udp", addr.Addr()), addr.String())
 	if err != nil {
 		return nil, err
@@ -29,8 +29,16 @@ func listenUDP(addr netip.AddrPort, _ int) ([]*udpSocket, error) {
 		return nil, errors.Join(errors.New("not a UDP socket"), p.Close())
 	}
 	_ = conn.SetReadBuffer(udpBuffer)
-	return []*udpSocket{{conn: conn}}, nil
+	return []*udpSocket{{conn: conn, addr: conn.LocalAddr().(*net.UDPAddr).AddrPort()}}, nil
 }
 
 // source is for systems that tell where a packet came to.
 func source([]byte) []byte { return nil }
+
+// rawSocket is for systems that take packets in batches.
+type rawSocket struct{}
+
+func (*rawSocket) stop()  {}
+func (*rawSocket) close() {}
+
+func (*Server) loopBatch(context.Context, *udpSocket) error { return nil }

@@ -18,6 +18,12 @@ const writeTimeout = 5 * time.Second
 
 func (s *Server) serveTCP(ctx context.Context, l net.Listener, fail func(error)) {
 	st := s.metrics.stats("dns://"+l.Addr().String(), "tcp")
+	s.accept(ctx, l, s.slots, st, fail, func(conn net.Conn) { s.converse(ctx, conn, st, false) })
+}
+
+// accept hands every connection for which there is a slot to a goroutine of
+// its own. It returns when the listener is closed and all of them ended.
+func (s *Server) accept(ctx context.Context, l net.Listener, slots chan struct{}, st *stats, fail func(error), serve func(net.Conn)) {
 	var conns sync.WaitGroup
 	defer conns.Wait()
 	for errs := 0; ; {
@@ -38,15 +44,15 @@ func (s *Server) serveTCP(ctx context.Context, l net.Listener, fail func(error))
 		}
 		errs = 0
 		select {
-		case s.slots <- struct{}{}:
+		case slots <- struct{}{}:
 		default:
 			st.dropped.Add(1)
 			_ = conn.Close()
 			continue
 		}
 		conns.Go(func() {
-			defer func() { <-s.slots }()
-			s.converse(ctx, conn, st)
+			defer func() { <-slots }()
+			serve(conn)
 		})
 	}
 }
@@ -91,8 +97,9 @@ func (c *tcpConn) write(resp []byte, flush bool) {
 }
 
 // converse answers the questions of a connection until it is idle for too
-// long, breaks, or the server stops.
-func (s *Server) converse(ctx context.Context, conn net.Conn, st *stats) {
+// long, breaks, or the server stops. If it is encrypted, answers are padded for
+// those who pad questions.
+func (s *Server) converse(ctx context.Context, conn net.Conn, st *stats, encrypted bool) {
 	c := &tcpConn{Conn: conn, w: bufio.NewWriterSize(conn, 2048), stats: st}
 	s.mu.Lock()
 	s.conns[conn] = struct{}{}
@@ -112,7 +119,7 @@ func (s *Server) converse(ctx context.Context, conn net.Conn, st *stats) {
 	}()
 	r := bufio.NewReaderSize(conn, 2048)
 	in, out := make([]byte, 512), make([]byte, 0, udpMax)
-	v4 := conn.RemoteAddr().(*net.TCPAddr).IP.To4() != nil
+	from := conn.RemoteAddr().(*net.TCPAddr).AddrPort()
 	var q query
 	for {
 		if r.Buffered() == 0 { // answers to pipelined questions go out together
@@ -139,20 +146,30 @@ func (s *Server) converse(ctx context.Context, conn net.Conn, st *stats) {
 			return
 		}
 		start := time.Now()
-		resp, f := s.index.answer(&q, in[:n], out, true)
+		q.client = from.Addr()
+		resp, f, wait := s.immediate(&q, in[:n], out, true)
 		if resp == nil {
 			return
 		}
-		if f.elsewhere && s.forwards() {
+		padded := encrypted && q.edns && asksPadding(in[:n], q.end)
+		if wait {
 			waiting.Add(1)
 			s.later(ctx, &job{
-				query: q, finding: f, start: start, stats: st, v4: v4, tcp: true,
+				query: q, finding: f, start: start, stats: st, from: from, tcp: true,
 				pkt: append([]byte(nil), in[:n]...), resp: append([]byte(nil), resp...),
-				send: func(b []byte) { c.write(b, true) }, done: waiting.Done,
+				send: func(b []byte) {
+					if padded {
+						b = pad(b)
+					}
+					c.write(b, true)
+				}, done: waiting.Done,
 			})
 			continue
 		}
+		if padded {
+			resp = pad(resp)
+		}
 		c.write(resp, false)
-		st.record(v4, q.qtype, f.zone, f.rcode, time.Since(start))
+		s.answered(st, from, &q, &f, f.rcode, n, resp, time.Since(start))
 	}
 }

@@ -12,23 +12,47 @@ import (
 )
 
 const (
-	udpRead   = 4096    // no question is longer; what is, is malformed
+	udpRead   = 1536    // no question is longer; what is, is malformed
 	udpBuffer = 4 << 20 // the kernel's queue, as far as it lets us
 	maxErrors = 100     // in a row: the socket is broken
 )
 
 // udpSocket is a socket with one goroutine.
 type udpSocket struct {
-	conn *net.UDPConn
+	conn *net.UDPConn // nil: raw is used
+	raw  *rawSocket
+	addr netip.AddrPort
 	// oob: the socket has many addresses, and the kernel tells which one a
 	// question came to, so that the answer can come from there.
 	oob   bool
 	stats *stats
 }
 
+// stop makes the socket's goroutine take no more questions. Answers can still
+// be sent.
+func (u *udpSocket) stop() {
+	if u.raw != nil {
+		u.raw.stop()
+		return
+	}
+	_ = u.conn.SetReadDeadline(time.Unix(1, 0))
+}
+
+func (u *udpSocket) close() {
+	if u.raw != nil {
+		u.raw.close()
+		return
+	}
+	_ = u.conn.Close()
+}
+
 func (s *Server) serveUDP(ctx context.Context, u *udpSocket, fail func(error)) {
+	loop := s.loopUDP
+	if u.raw != nil {
+		loop = s.loopBatch
+	}
 	for {
-		err := s.loopUDP(ctx, u)
+		err := loop(ctx, u)
 		switch {
 		case s.closing.Load():
 			return
@@ -36,7 +60,7 @@ func (s *Server) serveUDP(ctx context.Context, u *udpSocket, fail func(error)) {
 			s.metrics.panicked()
 			s.log.Error("a DNS question made the server panic: please report it", "error", err)
 		case err != nil:
-			fail(fmt.Errorf("view/dns: read from %s: %w", u.conn.LocalAddr(), err))
+			fail(fmt.Errorf("view/dns: read from %s: %w", u.addr, err))
 			return
 		}
 	}
@@ -51,12 +75,15 @@ type panicError struct {
 
 func (p panicError) Error() string { return fmt.Sprintf("%v\n%s", p.value, p.stack) }
 
+// caught is deferred by what must outlive a panic.
+func caught(err *error) {
+	if v := recover(); v != nil {
+		*err = panicError{v, debug.Stack()}
+	}
+}
+
 func (s *Server) loopUDP(ctx context.Context, u *udpSocket) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = panicError{v, debug.Stack()}
-		}
-	}()
+	defer caught(&err)
 	in := make([]byte, udpRead)
 	out := make([]byte, 0, udpMax)
 	var oob []byte
@@ -81,13 +108,14 @@ func (s *Server) loopUDP(ctx context.Context, u *udpSocket) (err error) {
 		}
 		errs = 0
 		start := time.Now()
-		resp, f := s.index.answer(&q, in[:n], out, false)
+		q.client = from.Addr()
+		resp, f, wait := s.immediate(&q, in[:n], out, false)
 		if resp == nil {
 			continue
 		}
-		if f.elsewhere && s.forwards() {
+		if wait {
 			s.later(ctx, &job{
-				query: q, finding: f, start: start, stats: u.stats, v4: is4(from),
+				query: q, finding: f, start: start, stats: u.stats, from: from,
 				pkt: append([]byte(nil), in[:n]...), resp: append([]byte(nil), resp...),
 				send: u.sender(oob[:oobn], from),
 			})
@@ -101,7 +129,7 @@ func (s *Server) loopUDP(ctx context.Context, u *udpSocket) (err error) {
 		if err != nil {
 			u.stats.dropped.Add(1) // the client asks again
 		}
-		u.stats.record(is4(from), q.qtype, f.zone, f.rcode, time.Since(start))
+		s.answered(u.stats, from, &q, &f, f.rcode, n, resp, time.Since(start))
 	}
 	return err
 }

@@ -26,13 +26,19 @@ var update = flag.Bool("update", false, "write what came into testdata")
 //	ask NAME TYPE [class=N] [opcode=N] [edns[=SIZE]] [do] [version=N] [cd] [no-rd] [tcp]
 //	raw HEX
 //
-// Every question goes to Answer, and over a UDP and a TCP socket; and again
+// Every question goes to Answer, and over a socket of every transport; and again
 // with EDNS and with mixed case. The answers must be the same but for what the
 // transport allows. Long answers are printed as counts: which part of a set
 // comes is chance.
 func TestWire(t *testing.T) {
+	for _, plain := range []bool{false, true} {
+		t.Run(fmt.Sprintf("plain=%t", plain), func(t *testing.T) { testWire(t, plain) })
+	}
+}
+
+func testWire(t *testing.T, plain bool) {
 	script.Run(t, "testdata/*.txt", *update, func(t *testing.T) func(*script.Step) string {
-		w := newWorld(t, Config{Addrs: []string{"127.0.0.1:0"}})
+		w := newWorld(t, wireConfig(t, plain))
 		c := newClients(t, w.server)
 		return func(s *script.Step) string {
 			var out strings.Builder
@@ -80,10 +86,42 @@ func run(t testing.TB, s *Server) (stop func()) {
 	return stop
 }
 
+// wireConfig is of the servers that TestWire asks.
+func wireConfig(t testing.TB, plain bool) Config {
+	files, _ := certificate(t)
+	return Config{
+		Addrs: []string{"127.0.0.1:0"}, PlainUDP: plain,
+		TLSAddrs: []string{"127.0.0.1:0"}, HTTPSAddrs: []string{"127.0.0.1:0"}, Certificate: files.Get,
+	}
+}
+
+// transport is one way to ask.
+type transport struct {
+	name   string
+	stream bool // answers may have 65,535 bytes
+	dial   func(t testing.TB, s *Server) net.Conn
+}
+
+// transports are those that every wire case is asked over, if the server
+// listens there; the first two are UDP and TCP.
+func transports() []transport {
+	plain := func(network string) func(testing.TB, *Server) net.Conn {
+		return func(t testing.TB, s *Server) net.Conn {
+			conn, err := net.Dial(network, s.Addrs()[0].String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return conn
+		}
+	}
+	return []transport{{"udp", false, plain("udp")}, {"tcp", true, plain("tcp")}, {"tls", true, dialTLS}, {"https", true, dialHTTPS}}
+}
+
 // clients are sockets to a running server.
 type clients struct {
 	server   *Server
 	udp, tcp *miekg.Conn
+	all      []*miekg.Conn // one for each transport; nil: the server has none
 }
 
 func newClients(t testing.TB, s *Server) *clients {
@@ -95,18 +133,16 @@ func newClients(t testing.TB, s *Server) *clients {
 func dialClients(t testing.TB, s *Server) *clients {
 	t.Helper()
 	c := &clients{server: s}
-	addr := s.Addrs()[0].String()
-	for _, d := range []struct {
-		network string
-		conn    **miekg.Conn
-	}{{"udp", &c.udp}, {"tcp", &c.tcp}} {
-		conn, err := net.Dial(d.network, addr)
-		if err != nil {
-			t.Fatal(err)
+	for _, tr := range transports() {
+		conn := tr.dial(t, s)
+		if conn == nil {
+			c.all = append(c.all, nil)
+			continue
 		}
 		t.Cleanup(func() { _ = conn.Close() })
-		*d.conn = &miekg.Conn{Conn: conn, UDPSize: 65535}
+		c.all = append(c.all, &miekg.Conn{Conn: conn, UDPSize: 65535})
 	}
+	c.udp, c.tcp = c.all[0], c.all[1]
 	return c
 }
 
@@ -176,15 +212,16 @@ func (c *clients) ask(t testing.TB, words []string) (string, error) {
 // everyWay holds the sockets' answers against those without sockets.
 func (c *clients) everyWay(t testing.TB, m *miekg.Msg) {
 	t.Helper()
-	for _, way := range []struct {
-		name string
-		conn *miekg.Conn
-	}{{"udp", c.udp}, {"tcp", c.tcp}} {
-		want := render(c.direct(t, m, way.name == "tcp"))
-		if err := way.conn.WriteMsg(m); err != nil {
+	for i, way := range transports() {
+		conn := c.all[i]
+		if conn == nil {
+			continue
+		}
+		want := render(c.direct(t, m, way.stream))
+		if err := conn.WriteMsg(m); err != nil {
 			t.Fatal(err)
 		}
-		got, err := way.conn.ReadMsg()
+		got, err := conn.ReadMsg()
 		if err != nil {
 			t.Fatalf("%s: %s: %v", way.name, m.Question[0].String(), err)
 		}
@@ -209,6 +246,9 @@ func (c *clients) direct(t testing.TB, m *miekg.Msg, tcp bool) *miekg.Msg {
 	}
 	return &r
 }
+
+// customTTL is of custom records in tests that have one of their own.
+const customTTL = 77
 
 // checkAnswer checks what must hold for the answer to any packet.
 func checkAnswer(t testing.TB, pkt, resp []byte, tcp bool) {
@@ -249,7 +289,7 @@ func checkAnswer(t testing.TB, pkt, resp []byte, tcp bool) {
 		t.Fatal("NODATA without SOA")
 	}
 	for _, rr := range slices.Concat(r.Answer, r.Ns) {
-		if ttl := rr.Header().Ttl; ttl != 5 {
+		if ttl := rr.Header().Ttl; ttl != 5 && ttl != customTTL {
 			t.Fatalf("TTL %d", ttl)
 		}
 	}

@@ -21,12 +21,14 @@ import (
 //	endpoints NS/NAME COUNT [ports=…]   10.1.0.100 and following
 //	remove NS/NAME ADDR, delete NS/NAME, namespace NAME, no-namespace NAME
 //	synced, not-synced, stale
+//	pods MODE, record LINE, no-records
 type world struct {
 	catalog *catalog.Catalog
 	sub     *catalog.Subscription
 	server  *Server
 	now     time.Time
 	eps     map[catalog.Key][]catalog.Endpoint
+	records []string
 }
 
 func newWorld(t testing.TB, cfg Config) *world {
@@ -55,6 +57,22 @@ func (w *world) must(t testing.TB, commands ...string) {
 }
 
 func (w *world) do(words []string) (err error) {
+	switch words[0] {
+	case "pods":
+		set := w.server.cfg.Settings()
+		set.Pods, set.Records = PodMode(words[1]), w.records
+		return w.server.Reload(set)
+	case "record":
+		all := append(slices.Clone(w.records), strings.Join(words[1:], " "))
+		if err := w.server.SetRecords(all); err != nil {
+			return err
+		}
+		w.records = all
+		return nil
+	case "no-records":
+		w.records = nil
+		return w.server.SetRecords(nil)
+	}
 	w.catalog.Update(func(tx *catalog.Txn) { err = w.change(tx, words) })
 	if err != nil {
 		return err
