@@ -20,12 +20,22 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/component-base/tracing"
+	"k8s.io/kubernetes/plugin/pkg/admission/certificates/approval"
+	"k8s.io/kubernetes/plugin/pkg/admission/certificates/signing"
+	"k8s.io/kubernetes/plugin/pkg/admission/certificates/subjectrestriction"
 	"k8s.io/kubernetes/plugin/pkg/admission/network/defaultingressclass"
+	"k8s.io/kubernetes/plugin/pkg/admission/noderestriction"
+	"k8s.io/kubernetes/plugin/pkg/admission/serviceaccount"
 )
 
 // plugins lists the admission plugins in the order in which they run.
 var plugins = []string{
 	lifecycle.PluginName,
+	serviceaccount.PluginName,
+	noderestriction.PluginName,
+	approval.PluginName,
+	signing.PluginName,
+	subjectrestriction.PluginName,
 	defaultingressclass.PluginName,
 	mutatingwebhook.PluginName,
 	validatingpolicy.PluginName,
@@ -40,6 +50,11 @@ func admit(b *base) (webhook.AuthenticationInfoResolverWrapper, webhook.ServiceR
 		Decorators:             options.NewAdmissionOptions().Decorators,
 	}
 	lifecycle.Register(o.Plugins)
+	serviceaccount.Register(o.Plugins)
+	registerNodeRestriction(o.Plugins, b.client)
+	approval.Register(o.Plugins)
+	signing.Register(o.Plugins)
+	subjectrestriction.Register(o.Plugins)
 	defaultingressclass.Register(o.Plugins)
 	mutatingwebhook.Register(o.Plugins)
 	validatingpolicy.Register(o.Plugins)

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/request/websocket"
 	"k8s.io/apiserver/pkg/authentication/request/x509"
 	tokencache "k8s.io/apiserver/pkg/authentication/token/cache"
+	tokenunion "k8s.io/apiserver/pkg/authentication/token/union"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizerfactory"
 	authzunion "k8s.io/apiserver/pkg/authorization/union"
@@ -41,8 +42,8 @@ var publicPaths = []apiserverapi.AnonymousAuthCondition{
 	{Path: "/healthz"}, {Path: "/livez"}, {Path: "/readyz"}, {Path: "/version"}, {Path: "/version/"},
 }
 
-// authenticate builds the chain: client certificates of our CA, service
-// account tokens, and anonymous for the public paths only.
+// authenticate builds the chain: client certificates of our CA, tokens with
+// which nodes join, service account tokens, and anonymous for the public paths only.
 func authenticate(cfg *genericapiserver.Config, pki *PKI, keys serviceaccount.PublicKeysGetter, client kubernetes.Interface) error {
 	ca, err := dynamiccertificates.NewStaticCAContent("client-ca", pki.CACert)
 	if err != nil {
@@ -56,8 +57,10 @@ func authenticate(cfg *genericapiserver.Config, pki *PKI, keys serviceaccount.Pu
 	empty := cache.NewIndexer(cache.MetaNamespaceKeyFunc, cache.Indexers{})
 	getter := satokens.NewGetterFromClient(client, corev1listers.NewSecretLister(empty), corev1listers.NewServiceAccountLister(empty),
 		corev1listers.NewPodLister(empty), corev1listers.NewNodeLister(empty), nil, nil)
-	tokens := tokencache.New(serviceaccount.JWTTokenAuthenticator([]string{issuer}, keys, audiences, serviceaccount.NewValidator(getter)),
+	var tokens authenticator.Token = tokencache.New(serviceaccount.JWTTokenAuthenticator([]string{issuer}, keys, audiences, serviceaccount.NewValidator(getter)),
 		true, tokenCacheTTL, tokenCacheTTL)
+
+	tokens = tokenunion.New(bootstrapTokens(client), tokens)
 
 	// FailOnError: a bad token is a 401, not an anonymous request and so a 403.
 	chain := requnion.NewFailOnError(
@@ -78,8 +81,9 @@ func authenticate(cfg *genericapiserver.Config, pki *PKI, keys serviceaccount.Pu
 	return nil
 }
 
-// authorize builds RBAC behind the one group that may do everything.
-func authorize(cfg *genericapiserver.Config, f informers.SharedInformerFactory) error {
+// authorize builds the chain: the one group that may do everything, what nodes
+// may because of the pods they run, and RBAC.
+func authorize(cfg *genericapiserver.Config, f informers.SharedInformerFactory, nodes *nodeGraph) error {
 	v1 := f.Rbac().V1()
 	r := rbac.New(
 		&rbac.RoleGetter{Lister: v1.Roles().Lister()},
@@ -89,6 +93,7 @@ func authorize(cfg *genericapiserver.Config, f informers.SharedInformerFactory) 
 	)
 	authz, err := authzunion.New(
 		authzunion.NamedAuthorizer{AuthorizerName: "privileged-groups", Authorizer: authorizerfactory.NewPrivilegedGroups(user.SystemPrivilegedGroup)},
+		authzunion.NamedAuthorizer{AuthorizerName: "node", Authorizer: nodes.authorizer()},
 		authzunion.NamedAuthorizer{AuthorizerName: "rbac", Authorizer: r},
 	)
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apiserver/pkg/registry/generic"
@@ -16,7 +15,6 @@ import (
 	policyclient "k8s.io/client-go/kubernetes/typed/policy/v1"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	api "k8s.io/kubernetes/pkg/apis/core"
-	kubeletclient "k8s.io/kubernetes/pkg/kubelet/client"
 	configmapstore "k8s.io/kubernetes/pkg/registry/core/configmap/storage"
 	endpointsstore "k8s.io/kubernetes/pkg/registry/core/endpoint/storage"
 	eventstore "k8s.io/kubernetes/pkg/registry/core/event/storage"
@@ -111,10 +109,7 @@ func (r *core) plain(s map[string]rest.Storage, opts generic.RESTOptionsGetter) 
 // workloads adds nodes, pods and what makes pods, and service accounts that
 // know of them.
 func (r *core) workloads(s map[string]rest.Storage, opts generic.RESTOptionsGetter) error {
-	node, err := nodestore.NewStorage(opts, kubeletclient.KubeletClientConfig{
-		Port: 10250, HTTPTimeout: 5 * time.Second,
-		PreferredAddressTypes: []string{string(corev1.NodeInternalIP), string(corev1.NodeHostName)},
-	}, r.transport)
+	node, err := nodestore.NewStorage(opts, kubeletClient(r.cfg.PKI), r.transport)
 	if err != nil {
 		return err
 	}

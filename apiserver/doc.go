@@ -15,6 +15,10 @@
 //   - Heartbeats (the renew subresource of Instances) are answered before the
 //     filter chain, from memory: see renew.go.
 //   - The server talks to itself without a socket: see loopback.go.
+//   - What a node may is decided by Kubernetes' Node authorizer and NodeRestriction
+//     plugin, fed from informers that keep references only: see node.go and
+//     noderestriction.go. Certificates for the ports of nodes come from a CA of
+//     their own, so that no node can stand in for the server.
 //   - Anonymous requests are refused except for health and version.
 //   - Writes are refused with 507 while the disk is full.
 package apiserver

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apiextensionsapiserver "k8s.io/apiextensions-apiserver/pkg/apiserver"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -71,7 +71,15 @@ type base struct {
 // cache (for paging at old revisions, which the store answers as well) costs a
 // tenth of the memory at 100,000 endpoints, and list sizes are estimated for
 // priority levels, which are not configured.
-var features = map[string]bool{"ListFromCacheSnapshot": false, "SizeBasedListCostEstimate": false}
+//
+// The borrowed controllers of workloads compare what they wrote with what they
+// have read, and call every wait for their informer, milliseconds here, an error
+// in the log; their older guard against acting twice stays.
+var features = map[string]bool{
+	"ListFromCacheSnapshot": false, "SizeBasedListCostEstimate": false,
+	"StaleControllerConsistencyDaemonSet": false, "StaleControllerConsistencyJob": false,
+	"StaleControllerConsistencyReplicaSet": false, "StaleControllerConsistencyStatefulSet": false,
+}
 
 func newBase(c *Config, scheme *runtime.Scheme) (*base, error) {
 	if err := utilfeature.DefaultMutableFeatureGate.SetFromMap(features); err != nil {
@@ -92,7 +100,7 @@ func newBase(c *Config, scheme *runtime.Scheme) (*base, error) {
 		sets.NewString("watch", "proxy"), sets.NewString("attach", "exec", "proxy", "log", "portforward"))
 	g.AggregatedDiscoveryGroupManager = aggregated.NewResourceManager("apis")
 
-	cert, err := dynamiccertificates.NewStaticCertKeyContent("serving", c.PKI.Serving.Cert, c.PKI.Serving.Key)
+	cert, err := dynamiccertificates.NewStaticCertKeyContent("serving", c.PKI.servingChain(), c.PKI.Serving.Key)
 	if err != nil {
 		return nil, fmt.Errorf("apiserver: the serving certificate: %w", err)
 	}
@@ -189,8 +197,8 @@ func etcdOptions(s *store.Store) *options.EtcdOptions {
 func resources() *serverstorage.ResourceConfig {
 	rc := controlplane.DefaultAPIResourceConfigSource()
 	rc.EnableVersions(v1alpha1.GroupVersion)
-	for _, r := range []string{"controllerrevisions", "daemonsets", "statefulsets"} {
-		rc.DisableResources(appsv1.SchemeGroupVersion.WithResource(r))
+	for _, r := range []string{"clustertrustbundles", "podcertificaterequests"} {
+		rc.DisableResources(certificatesv1.SchemeGroupVersion.WithResource(r))
 	}
 	rc.DisableResources(networkingv1.SchemeGroupVersion.WithResource("networkpolicies"))
 	return rc

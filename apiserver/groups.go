@@ -14,6 +14,8 @@ import (
 	appsrest "k8s.io/kubernetes/pkg/registry/apps/rest"
 	authenticationrest "k8s.io/kubernetes/pkg/registry/authentication/rest"
 	authorizationrest "k8s.io/kubernetes/pkg/registry/authorization/rest"
+	batchrest "k8s.io/kubernetes/pkg/registry/batch/rest"
+	certificatesrest "k8s.io/kubernetes/pkg/registry/certificates/rest"
 	coordinationrest "k8s.io/kubernetes/pkg/registry/coordination/rest"
 	slicestore "k8s.io/kubernetes/pkg/registry/discovery/endpointslice/storage"
 	discoveryrest "k8s.io/kubernetes/pkg/registry/discovery/rest"
@@ -40,6 +42,8 @@ func (r *core) providers() []controlplaneapiserver.RESTStorageProvider {
 		policyrest.RESTStorageProvider{},
 		rbacrest.RESTStorageProvider{Authorizer: authz},
 		appsrest.StorageProvider{},
+		batchrest.RESTStorageProvider{},
+		certificatesrest.RESTStorageProvider{Authorizer: authz},
 		admissionregistrationrest.RESTStorageProvider{Authorizer: authz, DiscoveryClient: r.client.Discovery()},
 		eventsrest.RESTStorageProvider{TTL: eventTTL},
 	}

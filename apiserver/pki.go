@@ -5,8 +5,10 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -23,15 +25,29 @@ import (
 // PKI is the server's identity: a CA of its own, the serving certificate, the
 // administrator's client certificate and the key that signs service account
 // tokens. It lives in a directory (0700) and is made on the first start. Two
-// servers on one etcd share ca.crt, ca.key and sa.key.
+// servers on one etcd share ca.crt, ca.key, node-ca.crt, node-ca.key and sa.key.
+//
+// What the nodes' own ports show is signed by a second CA, which the API server
+// alone trusts: with a certificate for its address, a node could otherwise
+// stand in for an API server at that address.
 type PKI struct {
-	CACert  []byte // PEM
-	Serving KeyPair
-	Admin   KeyPair
-	SAKey   *ecdsa.PrivateKey
+	CACert     []byte // PEM
+	NodeCACert []byte // PEM; it signs the serving certificates of nodes
+	Serving    KeyPair
+	Admin      KeyPair
+	// KubeletClient is what the API server shows to the ports of nodes.
+	KubeletClient KeyPair
+	SAKey         *ecdsa.PrivateKey
 
-	ca    *x509.Certificate
-	caKey crypto.Signer
+	dir    string
+	ca     authority
+	nodeCA authority
+}
+
+// authority signs certificates.
+type authority struct {
+	cert *x509.Certificate
+	key  crypto.Signer
 }
 
 // KeyPair is a certificate (with its chain) and its key, PEM.
@@ -50,8 +66,12 @@ func LoadPKI(dir string, names []string, addrs []netip.Addr, now time.Time) (*PK
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("apiserver: make the directory for certificates: %w", err)
 	}
-	p := &PKI{}
-	if err := p.loadCA(dir, now); err != nil {
+	p := &PKI{dir: dir}
+	var err error
+	if p.ca, p.CACert, err = loadCA(dir, "ca", "fingerpost-ca", now); err != nil {
+		return nil, err
+	}
+	if p.nodeCA, p.NodeCACert, err = loadCA(dir, "node-ca", "fingerpost-node-ca", now); err != nil {
 		return nil, err
 	}
 	key, err := loadKey(filepath.Join(dir, "sa.key"))
@@ -74,46 +94,55 @@ func LoadPKI(dir string, names []string, addrs []netip.Addr, now time.Time) (*PK
 		Subject:     pkix.Name{CommonName: "fingerpost-admin", Organization: []string{"system:masters"}},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}, now)
+	if err != nil {
+		return nil, err
+	}
+	p.KubeletClient, err = p.loadPair(dir, kubeletClientFile, x509.Certificate{
+		Subject:     pkix.Name{CommonName: UserKubeletClient},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}, now)
 	return p, err
 }
 
-func (p *PKI) loadCA(dir string, now time.Time) error {
-	certFile := filepath.Join(dir, "ca.crt")
+func loadCA(dir, name, subject string, now time.Time) (authority, []byte, error) {
+	certFile := filepath.Join(dir, name+".crt")
+	fail := func(err error) (authority, []byte, error) { return authority{}, nil, err }
 	_, err := os.Stat(certFile)
 	fresh := errors.Is(err, fs.ErrNotExist)
-	key, err := loadKey(filepath.Join(dir, "ca.key"))
+	key, err := loadKey(filepath.Join(dir, name+".key"))
 	if err != nil {
-		return err
+		return fail(err)
 	}
 	if fresh {
 		tmpl := x509.Certificate{
-			SerialNumber: serial(), Subject: pkix.Name{CommonName: "fingerpost-ca"},
+			SerialNumber: serial(), Subject: pkix.Name{CommonName: subject},
 			NotBefore: now.Add(-time.Hour), NotAfter: now.Add(caLife),
 			IsCA: true, BasicConstraintsValid: true,
 			KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
 		}
 		der, err := x509.CreateCertificate(rand.Reader, &tmpl, &tmpl, key.Public(), key)
 		if err != nil {
-			return fmt.Errorf("apiserver: make the CA: %w", err)
+			return fail(fmt.Errorf("apiserver: make the CA: %w", err))
 		}
 		if err := writeFile(certFile, pemBlock("CERTIFICATE", der), 0o644); err != nil {
-			return err
+			return fail(err)
 		}
 	}
-	if p.CACert, err = os.ReadFile(certFile); err != nil {
-		return fmt.Errorf("apiserver: read the CA: %w", err)
+	data, err := os.ReadFile(certFile)
+	if err != nil {
+		return fail(fmt.Errorf("apiserver: read the CA: %w", err))
 	}
-	if p.ca, err = parseCert(p.CACert); err != nil {
-		return fmt.Errorf("apiserver: %s: %w; restore it from a backup, or remove the directory to start with a new CA", certFile, err)
+	ca, err := parseCert(data)
+	if err != nil {
+		return fail(fmt.Errorf("apiserver: %s: %w; restore it from a backup, or remove the directory to start with a new CA", certFile, err))
 	}
-	if !key.PublicKey.Equal(p.ca.PublicKey) {
-		return fmt.Errorf("apiserver: ca.key does not belong to %s; both must come from the same server", certFile)
+	if !key.PublicKey.Equal(ca.PublicKey) {
+		return fail(fmt.Errorf("apiserver: %s.key does not belong to %s; both must come from the same server", name, certFile))
 	}
-	if now.After(p.ca.NotAfter) {
-		return fmt.Errorf("apiserver: the CA %s ended on %s; remove the directory to start with a new CA", certFile, p.ca.NotAfter.Format(time.DateOnly))
+	if now.After(ca.NotAfter) {
+		return fail(fmt.Errorf("apiserver: the CA %s ended on %s; remove the directory to start with a new CA", certFile, ca.NotAfter.Format(time.DateOnly)))
 	}
-	p.caKey = key
-	return nil
+	return authority{ca, key}, data, nil
 }
 
 // loadPair reads a certificate, or makes it when it does not serve any more.
@@ -138,7 +167,7 @@ func (p *PKI) loadPair(dir, name string, want x509.Certificate, now time.Time) (
 
 func (p *PKI) stillGood(certPEM []byte, want x509.Certificate, now time.Time) bool {
 	c, err := parseCert(certPEM)
-	if err != nil || now.Add(renewBefore).After(c.NotAfter) || c.CheckSignatureFrom(p.ca) != nil {
+	if err != nil || now.Add(renewBefore).After(c.NotAfter) || c.CheckSignatureFrom(p.ca.cert) != nil {
 		return false
 	}
 	for _, n := range want.DNSNames {
@@ -160,18 +189,71 @@ func (p *PKI) Issue(want x509.Certificate, life time.Duration, now time.Time) (K
 	if err != nil {
 		return KeyPair{}, fmt.Errorf("apiserver: make a key: %w", err)
 	}
-	want.SerialNumber = serial()
-	want.NotBefore, want.NotAfter = now.Add(-time.Hour), now.Add(life)
-	want.KeyUsage = x509.KeyUsageDigitalSignature
-	der, err := x509.CreateCertificate(rand.Reader, &want, p.ca, key.Public(), p.caKey)
+	cert, err := p.ca.sign(want, key.Public(), life, now)
 	if err != nil {
-		return KeyPair{}, fmt.Errorf("apiserver: sign a certificate for %s: %w", want.Subject.CommonName, err)
+		return KeyPair{}, err
 	}
 	keyDER, err := x509.MarshalECPrivateKey(key)
 	if err != nil {
 		return KeyPair{}, fmt.Errorf("apiserver: write a key: %w", err)
 	}
-	return KeyPair{pemBlock("CERTIFICATE", der), pemBlock("EC PRIVATE KEY", keyDER)}, nil
+	return KeyPair{cert, pemBlock("EC PRIVATE KEY", keyDER)}, nil
+}
+
+// SignNodeClient signs a node's client certificate, PEM. Whether the node may
+// have it is for the caller to know.
+func (p *PKI) SignNodeClient(want x509.Certificate, key crypto.PublicKey, life time.Duration, now time.Time) ([]byte, error) {
+	want.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	return p.ca.sign(want, key, life, now)
+}
+
+// SignNodeServing signs what a node's own port shows, PEM.
+func (p *PKI) SignNodeServing(want x509.Certificate, key crypto.PublicKey, life time.Duration, now time.Time) ([]byte, error) {
+	want.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	return p.nodeCA.sign(want, key, life, now)
+}
+
+// NodeServing makes what the port of a node in this process shows.
+func (p *PKI) NodeServing(name string, addrs []netip.Addr, now time.Time) (KeyPair, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return KeyPair{}, fmt.Errorf("apiserver: make a key: %w", err)
+	}
+	want := x509.Certificate{Subject: pkix.Name{CommonName: "system:node:" + name, Organization: []string{"system:nodes"}}, DNSNames: []string{name}}
+	for _, a := range addrs {
+		want.IPAddresses = append(want.IPAddresses, net.IP(a.Unmap().AsSlice()))
+	}
+	cert, err := p.SignNodeServing(want, key.Public(), certLife, now)
+	if err != nil {
+		return KeyPair{}, err
+	}
+	der, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		return KeyPair{}, fmt.Errorf("apiserver: write a key: %w", err)
+	}
+	return KeyPair{cert, pemBlock("EC PRIVATE KEY", der)}, nil
+}
+
+// CAHash is what a node checks the server against when it joins: the SHA-256 of
+// the CA's public key, as kubeadm writes it.
+func (p *PKI) CAHash() string {
+	sum := sha256.Sum256(p.ca.cert.RawSubjectPublicKeyInfo)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+func (a authority) sign(want x509.Certificate, key crypto.PublicKey, life time.Duration, now time.Time) ([]byte, error) {
+	want.SerialNumber = serial()
+	// The hour forgives clocks that are behind.
+	want.NotBefore, want.NotAfter = now.Add(-time.Hour), now.Add(life)
+	if want.NotAfter.After(a.cert.NotAfter) {
+		want.NotAfter = a.cert.NotAfter
+	}
+	want.KeyUsage = x509.KeyUsageDigitalSignature
+	der, err := x509.CreateCertificate(rand.Reader, &want, a.cert, key, a.key)
+	if err != nil {
+		return nil, fmt.Errorf("apiserver: sign a certificate for %s: %w", want.Subject.CommonName, err)
+	}
+	return pemBlock("CERTIFICATE", der), nil
 }
 
 func loadKey(file string) (*ecdsa.PrivateKey, error) {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/kubernetes/plugin/pkg/auth/authorizer/rbac/bootstrappolicy"
 
@@ -20,14 +22,29 @@ const (
 	// RoleRegistrar may register and renew Instances; bind it to the service
 	// accounts of processes that register themselves.
 	RoleRegistrar = "fingerpost:registrar"
-	// RoleNode may read what a node's views need.
+	// RoleNode may read what a node's views need: for machines that follow the
+	// server with a kubeconfig.
 	RoleNode = "fingerpost:node"
+	// RoleJoined is the same for nodes that joined; what else such a node may
+	// follows from the pods it runs (see node.go). It has a name of its own
+	// because a role that exists is never changed, and RoleNode of older servers
+	// reads all pods.
+	RoleJoined = "fingerpost:joined-node"
+	// GroupJoining is the group of the tokens with which nodes join.
+	GroupJoining = "system:bootstrappers:fingerpost:nodes"
 )
 
 func ownRoles() []rbacv1.ClusterRole {
 	group := []string{v1alpha1.GroupName}
 	aggregate := func(to string) map[string]string {
 		return map[string]string{"rbac.authorization.k8s.io/aggregate-to-" + to: "true"}
+	}
+	views := []rbacv1.PolicyRule{
+		{APIGroups: []string{""}, Resources: []string{"services", "endpoints", "namespaces", "nodes"}, Verbs: []string{"get", "list", "watch"}},
+		{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: []string{"get", "list", "watch"}},
+		{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"servicecidrs"}, Verbs: []string{"get", "list", "watch"}},
+		{APIGroups: group, Resources: []string{"instances"}, Verbs: []string{"get", "list", "watch"}},
+		{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "patch", "update"}},
 	}
 	return []rbacv1.ClusterRole{
 		{ObjectMeta: metav1.ObjectMeta{Name: RoleRegistrar, Labels: aggregate("edit")}, Rules: []rbacv1.PolicyRule{
@@ -37,13 +54,23 @@ func ownRoles() []rbacv1.ClusterRole {
 		{ObjectMeta: metav1.ObjectMeta{Name: "fingerpost:view", Labels: aggregate("view")}, Rules: []rbacv1.PolicyRule{
 			{APIGroups: group, Resources: []string{"instances", "instances/status"}, Verbs: []string{"get", "list", "watch"}},
 		}},
-		{ObjectMeta: metav1.ObjectMeta{Name: RoleNode}, Rules: []rbacv1.PolicyRule{
-			{APIGroups: []string{""}, Resources: []string{"services", "endpoints", "namespaces", "nodes", "pods"}, Verbs: []string{"get", "list", "watch"}},
-			{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: []string{"get", "list", "watch"}},
-			{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"servicecidrs"}, Verbs: []string{"get", "list", "watch"}},
-			{APIGroups: group, Resources: []string{"instances"}, Verbs: []string{"get", "list", "watch"}},
-			{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "patch", "update"}},
-		}},
+		{ObjectMeta: metav1.ObjectMeta{Name: RoleNode}, Rules: views},
+		{ObjectMeta: metav1.ObjectMeta{Name: RoleJoined}, Rules: views},
+	}
+}
+
+func ownBindings() []rbacv1.ClusterRoleBinding {
+	bind := func(role, kind, to string) rbacv1.ClusterRoleBinding {
+		return rbacv1.ClusterRoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: "fingerpost:" + strings.TrimPrefix(strings.TrimPrefix(role, "fingerpost:"), "system:")},
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role},
+			Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: kind, Name: to}},
+		}
+	}
+	return []rbacv1.ClusterRoleBinding{
+		bind(RoleJoined, rbacv1.GroupKind, user.NodesGroup),
+		bind("system:node-bootstrapper", rbacv1.GroupKind, GroupJoining),
+		bind("system:kubelet-api-admin", rbacv1.UserKind, UserKubeletClient),
 	}
 }
 
@@ -57,6 +84,7 @@ func upstreamRoles() ([]rbacv1.ClusterRole, []rbacv1.ClusterRoleBinding) {
 		"system:aggregate-to-admin", "system:aggregate-to-edit", "system:aggregate-to-view",
 		"system:discovery", "system:basic-user", "system:public-info-viewer", "system:monitoring",
 		"system:service-account-issuer-discovery", "system:node-proxier", "system:kube-dns", "system:auth-delegator",
+		"system:node-bootstrapper", "system:kubelet-api-admin",
 	} {
 		wanted[n] = true
 	}
@@ -79,7 +107,7 @@ func upstreamRoles() ([]rbacv1.ClusterRole, []rbacv1.ClusterRoleBinding) {
 // left as it is: the administrator may have changed it.
 func ensureRBAC(ctx context.Context, c kubernetes.Interface) error {
 	roles, bindings := upstreamRoles()
-	roles = append(roles, ownRoles()...)
+	roles, bindings = append(roles, ownRoles()...), append(bindings, ownBindings()...)
 	haveRoles, err := c.RbacV1().ClusterRoles().List(ctx, metav1.ListOptions{ResourceVersion: "0"})
 	if err != nil {
 		return fmt.Errorf("apiserver: read the cluster roles: %w", err)

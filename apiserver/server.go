@@ -28,6 +28,7 @@ type Server struct {
 	cfg     *Config
 	base    *base
 	core    *core
+	nodes   *nodeGraph
 	generic *genericapiserver.GenericAPIServer
 	crds    *apiextensionsapiserver.CustomResourceDefinitions
 	ready   chan struct{}
@@ -57,7 +58,11 @@ func New(cfg Config) (*Server, error) {
 	if err := authenticate(b.generic, c.PKI, keys, b.client); err != nil {
 		return nil, fmt.Errorf("apiserver: authentication: %w", err)
 	}
-	if err := authorize(b.generic, b.informers); err != nil {
+	nodes, err := newNodeGraph(b.client)
+	if err != nil {
+		return nil, fmt.Errorf("apiserver: authorization of nodes: %w", err)
+	}
+	if err := authorize(b.generic, b.informers, nodes); err != nil {
 		return nil, fmt.Errorf("apiserver: authorization: %w", err)
 	}
 	auth, resolver, err := admit(b)
@@ -82,7 +87,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	srv := &Server{
 		Rest: b.generic.LoopbackClientConfig, Client: b.client, Informers: b.informers, PKI: c.PKI,
-		cfg: c, base: b, core: r, generic: s, crds: crds, ready: make(chan struct{}), failed: make(chan error, 1), started: make(chan struct{}),
+		cfg: c, base: b, core: r, nodes: nodes, generic: s, crds: crds, ready: make(chan struct{}), failed: make(chan error, 1), started: make(chan struct{}),
 	}
 	return srv, srv.hooks()
 }
@@ -90,6 +95,12 @@ func New(cfg Config) (*Server, error) {
 // hooks are what runs once requests are served; the server is not ready before
 // they return.
 func (s *Server) hooks() error {
+	if err := s.generic.AddPostStartHook("nodes", func(h genericapiserver.PostStartHookContext) error {
+		go s.nodes.run(h)
+		return nil
+	}); err != nil {
+		return err
+	}
 	if err := s.generic.AddPostStartHook("bootstrap", func(h genericapiserver.PostStartHookContext) error {
 		// An error returned from a hook would end the process on the spot, before
 		// anybody is told why.

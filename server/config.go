@@ -3,14 +3,19 @@ package server
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/rest"
+
+	"github.com/fingerpost/fingerpost/apiserver"
+	"github.com/fingerpost/fingerpost/view/dns"
 )
 
 // Config of a system. The zero values of most fields have a default, see
@@ -37,14 +42,33 @@ type Config struct {
 	DNSZone    string
 	Upstreams  []string
 	ResolvConf string
-	Proxy      bool // virtual IPs
-	NodeAddrs  []netip.Addr
+	// DNSTLS and DNSHTTPS are addresses for DNS over TLS and HTTPS. Without
+	// DNSCert and DNSKey (PEM files) the certificate is one of the cluster's CA
+	// (dev), or one that the node signs itself and keeps in StateDir.
+	DNSTLS, DNSHTTPS []string
+	DNSCert, DNSKey  string
+	// DNS are the settings that DNSConfig, a file that is followed, changes and
+	// adds to. Upstreams are among them.
+	DNS        dns.Settings
+	DNSConfig  string
+	QueryLogTo io.Writer
+	// Lameduck is how long the node goes on answering after it was told to
+	// stop, and says at /readyz that it will.
+	Lameduck time.Duration
+	// StateDir is where a node keeps its last state, so that it can start while
+	// the server is away; "": nowhere.
+	StateDir  string
+	Proxy     bool // virtual IPs
+	NodeAddrs []netip.Addr
+	Pods      Pods
 
 	Metrics string // address of /metrics, /healthz and /readyz; "": none
 	// Profiling serves /debug/pprof on Metrics.
 	Profiling bool
 	Log       *slog.Logger
 	Registry  *prometheus.Registry
+
+	pki *apiserver.PKI // of the server in this process; nil: there is none
 }
 
 // UnprivilegedCIDR is the service range of a server that is not root: any
@@ -111,6 +135,11 @@ func (c *Config) advertise(l net.Addr) (netip.Addr, error) {
 	if !ap.Addr().IsUnspecified() {
 		return ap.Addr().Unmap(), nil
 	}
+	return machineAddress()
+}
+
+// machineAddress is the first address of the machine that others may reach.
+func machineAddress() (netip.Addr, error) {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("server: the machine's addresses: %w", err)

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -27,7 +28,6 @@ import (
 	"github.com/fingerpost/fingerpost/internal/kernel"
 	"github.com/fingerpost/fingerpost/internal/observe"
 	"github.com/fingerpost/fingerpost/store"
-	"github.com/fingerpost/fingerpost/view/dns"
 	"github.com/fingerpost/fingerpost/view/vip/userspace"
 )
 
@@ -78,6 +78,9 @@ func (s *System) isReady() (string, error) {
 	default:
 		return "", errors.New("starting")
 	}
+	if s.stopping.Load() {
+		return "", errors.New("stopping")
+	}
 	if s.catalog == nil {
 		return "", nil
 	}
@@ -114,6 +117,7 @@ func (s *System) addServer(ctx context.Context, c *Config) (*apiserver.Server, e
 	if err != nil {
 		return nil, err
 	}
+	c.pki = pki
 	// The API server takes heartbeats before there is a client of it to look up
 	// an Instance with: the client is filled in below, before anything is served.
 	var reader atomic.Pointer[client.Client]
@@ -162,7 +166,15 @@ func (s *System) addServer(ctx context.Context, c *Config) (*apiserver.Server, e
 		return nil, err
 	}
 	s.add("housekeeping", lead.whenLeading(keeping.Run), nil)
+	if err := s.addWorkloads(ctx, c, api, lead); err != nil {
+		return nil, err
+	}
 	r := &registration{client: api.Client, instances: in, ip: c.ServiceCIDRs[0].Addr().Next(), addr: self, node: c.NodeName, log: c.Log}
+	for _, p := range c.ServiceCIDRs {
+		if !p.Addr().IsLoopback() { // those are for a machine without root, which has no port 53 either
+			r.dns = append(r.dns, ClusterDNS(p))
+		}
+	}
 	s.add("registration of the API server", r.run, nil)
 	return api, nil
 }
@@ -171,16 +183,30 @@ func (s *System) addServer(ctx context.Context, c *Config) (*apiserver.Server, e
 func (s *System) addNode(ctx context.Context, c *Config) error {
 	cat := catalog.New(nil)
 	s.catalog = cat
-	var views []part
-	if len(c.DNSListen) > 0 {
-		d, err := dns.New(dns.Config{
-			Zone: c.DNSZone, Addrs: c.DNSListen, Node: c.NodeName, Upstreams: c.Upstreams, ResolvConf: c.ResolvConf,
-			Log: c.Log, Registerer: c.Registry,
-		})
-		if err != nil {
+	s.lameduck = c.Lameduck
+	loaded, err := s.keep(c, cat)
+	if err != nil {
+		return err
+	}
+	if c.Pods.Enabled && len(c.ServiceCIDRs) == 0 {
+		if c.ServiceCIDRs, err = c.rangesNow(ctx); err != nil {
 			return err
 		}
-		if err := d.Listen(); err != nil {
+	}
+	if c.Proxy || c.Pods.Enabled {
+		if err := s.makeLocal(c.ServiceCIDRs); err != nil {
+			return err
+		}
+	}
+	if c.Pods.Enabled && len(c.DNSListen) > 0 { // where pods ask
+		for _, r := range c.ServiceCIDRs {
+			c.DNSListen = append(c.DNSListen, netip.AddrPortFrom(ClusterDNS(r), 53).String())
+		}
+	}
+	var views []part
+	if len(c.DNSListen) > 0 {
+		d, err := s.dns(c)
+		if err != nil {
 			return err
 		}
 		views = append(views, part{name: "dns", run: d.Run}, follow("dns", cat, d, c))
@@ -201,7 +227,10 @@ func (s *System) addNode(ctx context.Context, c *Config) error {
 	if err != nil {
 		return err
 	}
-	s.add("door kube", door.Run, door.Synced())
+	s.add("door kube", door.Run, s.orPatience(door.Synced(), loaded))
+	if c.Pods.Enabled {
+		return s.addPods(c, cat)
+	}
 	return nil
 }
 
@@ -215,11 +244,7 @@ func (s *System) proxy(ctx context.Context, c *Config) (*userspace.Driver, error
 	if _, err := kernel.RaiseFileLimit(1 << 20); err != nil {
 		c.Log.Warn("few files may be open: many virtual IPs or connections will not fit", "error", err)
 	}
-	if len(c.ServiceCIDRs) > 0 {
-		if err := s.makeLocal(c.ServiceCIDRs); err != nil {
-			return nil, err
-		}
-	} else {
+	if len(c.ServiceCIDRs) == 0 {
 		s.add("service ranges", func(ctx context.Context) error { return s.learnRanges(ctx, c) }, nil)
 	}
 	return userspace.New(userspace.Config{
@@ -248,31 +273,67 @@ func (s *System) learnRanges(ctx context.Context, c *Config) error {
 	if err != nil {
 		return err
 	}
+	kept := c.keptRanges()
+	if err := s.makeLocal(kept); err != nil {
+		return err
+	}
 	for wait := time.Duration(0); ; wait = time.Second {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(wait):
 		}
-		list, err := client.NetworkingV1().ServiceCIDRs().List(ctx, metav1.ListOptions{})
+		ranges, err := serviceRanges(ctx, client)
 		if err != nil {
 			c.Log.Warn("the server does not tell its service ranges; it is asked again (or give --service-cidr)", "error", err)
 			continue
 		}
-		var ranges []netip.Prefix
-		for i := range list.Items {
-			for _, cidr := range list.Items[i].Spec.CIDRs {
-				if p, err := netip.ParsePrefix(cidr); err == nil {
-					ranges = append(ranges, p)
-				}
-			}
-		}
-		if err := s.makeLocal(ranges); err != nil {
+		c.keepRanges(ranges)
+		if err := s.makeLocal(slices.DeleteFunc(ranges, func(p netip.Prefix) bool { return slices.Contains(kept, p) })); err != nil {
 			return err
 		}
 		<-ctx.Done()
 		return nil
 	}
+}
+
+// rangesNow are the service ranges of the server, or, when it is away, those it
+// had the last time.
+func (c *Config) rangesNow(ctx context.Context) ([]netip.Prefix, error) {
+	client, err := kubernetes.NewForConfig(c.Rest)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, rangesPatience)
+	defer cancel()
+	ranges, err := serviceRanges(ctx, client)
+	if err == nil {
+		c.keepRanges(ranges)
+		return ranges, nil
+	}
+	if kept := c.keptRanges(); len(kept) > 0 {
+		return kept, nil
+	}
+	return nil, fmt.Errorf("ask the server for its service ranges: %w; start it first, or give --service-cidr", err)
+}
+
+// rangesPatience is how long a node waits for a server that it knows already.
+const rangesPatience = 10 * time.Second
+
+func serviceRanges(ctx context.Context, client kubernetes.Interface) ([]netip.Prefix, error) {
+	list, err := client.NetworkingV1().ServiceCIDRs().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	var ranges []netip.Prefix
+	for i := range list.Items {
+		for _, cidr := range list.Items[i].Spec.CIDRs {
+			if p, err := netip.ParsePrefix(cidr); err == nil {
+				ranges = append(ranges, p)
+			}
+		}
+	}
+	return ranges, nil
 }
 
 // certSubjects are the names and addresses at which the API answers.

@@ -26,13 +26,17 @@ type registration struct {
 	ip        netip.Addr     // the ClusterIP
 	addr      netip.AddrPort // where this server answers
 	node      string
+	dns       []netip.Addr // ClusterIPs at which nodes answer DNS; may be empty
 	log       *slog.Logger
 }
 
 const (
-	apiService   = "kubernetes"
-	apiClaimTTL  = 30 * time.Second
-	apiHeartbeat = 10 * time.Second
+	apiService = "kubernetes"
+	dnsService = "kube-dns"
+	// proxyNameLabel keeps all other proxies from a Service (KEP-2447).
+	proxyNameLabel = "service.kubernetes.io/service-proxy-name"
+	apiClaimTTL    = 30 * time.Second
+	apiHeartbeat   = 10 * time.Second
 )
 
 func (r *registration) run(ctx context.Context) error {
@@ -58,6 +62,9 @@ func (r *registration) run(ctx context.Context) error {
 
 func (r *registration) ensure(ctx context.Context, name string) error {
 	if err := r.ensureService(ctx); err != nil {
+		return err
+	}
+	if err := r.ensureDNS(ctx); err != nil {
 		return err
 	}
 	api := r.instances.Instances(metav1.NamespaceDefault)
@@ -98,6 +105,47 @@ func (r *registration) ensureService(ctx context.Context) error {
 	}, metav1.CreateOptions{})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("create the Service default/kubernetes: %w", err)
+	}
+	return nil
+}
+
+// ensureDNS reserves the address at which pods ask, under the name that people
+// know. Each node answers there itself: it is no proxy's business.
+func (r *registration) ensureDNS(ctx context.Context) error {
+	if len(r.dns) == 0 {
+		return nil
+	}
+	api := r.client.CoreV1().Services(metav1.NamespaceSystem)
+	_, err := api.Get(ctx, dnsService, metav1.GetOptions{})
+	if !apierrors.IsNotFound(err) {
+		return err
+	}
+	s := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: dnsService, Labels: map[string]string{
+			"k8s-app": dnsService, proxyNameLabel: "fingerpost-dns",
+		}},
+		Spec: corev1.ServiceSpec{
+			ClusterIP: r.dns[0].String(),
+			Ports: []corev1.ServicePort{
+				{Name: "dns", Protocol: corev1.ProtocolUDP, Port: 53}, {Name: "dns-tcp", Protocol: corev1.ProtocolTCP, Port: 53},
+			},
+		},
+	}
+	if len(r.dns) > 1 {
+		both := corev1.IPFamilyPolicyRequireDualStack
+		s.Spec.IPFamilyPolicy = &both
+		for _, a := range r.dns {
+			s.Spec.ClusterIPs = append(s.Spec.ClusterIPs, a.String())
+		}
+	}
+	_, err = api.Create(ctx, s, metav1.CreateOptions{})
+	if apierrors.IsInvalid(err) {
+		r.log.Warn("the Service kube-system/kube-dns could not have its address: pods resolve all the same", "error", err)
+		r.dns = nil
+		return nil
+	}
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("create the Service kube-system/kube-dns: %w", err)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/fingerpost/fingerpost/catalog"
@@ -25,6 +26,11 @@ type System struct {
 	closers []func()
 	ready   chan struct{}
 	catalog *catalog.Catalog // nil without a node side
+
+	// lameduck is how long everything goes on after the stop was asked for,
+	// with /readyz saying so.
+	lameduck time.Duration
+	stopping atomic.Bool
 }
 
 // stopPatience is how long one part may take to stop.
@@ -49,6 +55,22 @@ func (s *System) Close() {
 		s.closers[i]()
 	}
 	s.closers = nil
+}
+
+// limp lets whoever asks for readiness send its clients elsewhere before
+// anything stops.
+func (s *System) limp(failed <-chan error) error {
+	s.stopping.Store(true)
+	if s.lameduck <= 0 {
+		return nil
+	}
+	s.log.Info("stopping soon: not ready any more, still answering", "after", s.lameduck)
+	select {
+	case err := <-failed:
+		return err
+	case <-time.After(s.lameduck):
+		return nil
+	}
 }
 
 // running is a started part.
@@ -100,8 +122,10 @@ start:
 		select {
 		case cause = <-failed:
 		case <-ctx.Done():
+			cause = s.limp(failed)
 		}
 	}
+	s.stopping.Store(true)
 	for i := len(up) - 1; i >= 0; i-- {
 		up[i].cancel()
 		select {
