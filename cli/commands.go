@@ -10,8 +10,10 @@ func (a *App) commands() []*cobra.Command {
 		// register
 		a.runCmd(), a.registerCmd(), a.renewCmd(), a.deregisterCmd(),
 		// discover
-		a.getCmd(), a.watchCmd(), a.resolveCmd(), a.explainCmd(), a.envCmd(),
+		a.getCmd(), a.watchCmd(), a.resolveCmd(), a.explainCmd(), a.envCmd(), a.dnsCmd(),
 		// operate
-		a.kubectlCmd(), a.kubeconfigCmd(), a.proxyCmd(), a.snapshotCmd(), a.versionCmd(),
+		a.kubectlCmd(), a.kubeconfigCmd(), a.proxyCmd(), a.snapshotCmd(), a.tokenCmd(), a.versionCmd(),
+		// images of the node
+		a.imageCmd(), a.demoCmd(),
 	}
 }

@@ -35,6 +35,9 @@ type serveFlags struct {
 	noDNS        bool
 	noProxy      bool
 	nodeAddrs    []string
+	dns          dnsFlags
+	pods         podFlags
+	join         joinFlags
 	logLevel     string
 	logFormat    string
 }
@@ -65,7 +68,8 @@ func (f *serveFlags) node(fs *pflag.FlagSet) {
 	fs.StringVar(&f.cfg.NodeZone, "zone", "", "zone of this machine, as in the label topology.kubernetes.io/zone")
 	fs.StringSliceVar(&f.dnsAddresses, "dns-address", []string{"127.0.0.1:8053"}, "address of the DNS server, UDP and TCP")
 	fs.StringVar(&f.cfg.DNSZone, "cluster-domain", "cluster.local", "zone of the cluster's names")
-	fs.StringSliceVar(&f.cfg.Upstreams, "dns-upstream", nil, "DNS server for all other names, ip[:port] (default those of /etc/resolv.conf)")
+	fs.StringSliceVar(&f.cfg.Upstreams, "dns-upstream", nil, "DNS server for all other names, ip[:port] or tls://ip[:port][#name] (default those of /etc/resolv.conf)")
+	f.dns.add(fs, &f.cfg)
 	fs.BoolVar(&f.noDNS, "no-dns", false, "no DNS server")
 	fs.BoolVar(&f.noProxy, "no-proxy", false, "no virtual IPs")
 	fs.StringSliceVar(&f.nodeAddrs, "node-address", []string{"127.0.0.1"}, "address of this machine on which node ports answer")
@@ -106,6 +110,9 @@ func (f *serveFlags) complete(a *App) (server.Config, error) {
 		c.DNSListen = f.dnsAddresses
 	}
 	c.Proxy = !f.noProxy
+	if err := f.dns.complete(&c, a.Err); err != nil {
+		return c, exitWith(ExitUsage, "%w", err)
+	}
 	if err := checkServe(&c); err != nil {
 		return c, exitWith(ExitUsage, "%w", err)
 	}
@@ -118,7 +125,7 @@ func checkServe(c *server.Config) error {
 	for _, f := range []struct {
 		name  string
 		addrs []string
-	}{{"listen", []string{c.Listen}}, {"metrics-address", []string{c.Metrics}}, {"dns-address", c.DNSListen}} {
+	}{{"listen", []string{c.Listen}}, {"metrics-address", []string{c.Metrics}}, {"dns-address", c.DNSListen}, {"dns-tls-address", c.DNSTLS}, {"dns-https-address", c.DNSHTTPS}} {
 		for _, a := range f.addrs {
 			_, port, err := net.SplitHostPort(a)
 			if _, perr := strconv.ParseUint(port, 10, 16); a != "" && (err != nil || perr != nil) {
@@ -198,12 +205,20 @@ With root they come from 10.96.0.0/16, made local by one route on lo.`,
 				return err
 			}
 			c.DefaultServer(privileged())
+			if !cmd.Flags().Changed("state-dir") {
+				c.StateDir = c.DataDir
+			}
+			if err := f.pods.complete(&c, c.DataDir, privileged()); err != nil {
+				return exitWith(ExitUsage, "%w", err)
+			}
+			c.Pods.End = true
 			return serve(cmd.Context(), c, server.Dev, func(d time.Duration) { a.welcome(c, d) })
 		},
 	}
 	f.common(cmd.Flags(), "warn")
 	f.server(cmd.Flags())
 	f.node(cmd.Flags())
+	f.pods.add(cmd.Flags())
 	return cmd
 }
 
@@ -290,17 +305,32 @@ func (a *App) nodeCmd() *cobra.Command {
 	var f serveFlags
 	cmd := &cobra.Command{
 		Use:   "node",
-		Short: "Run DNS and virtual IPs on this machine, following a server",
+		Short: "Run DNS, virtual IPs and pods on this machine, following a server",
 		Long: `Run DNS and virtual IPs on this machine, following the API server of the
-kubeconfig: Fingerpost's, or that of any Kubernetes cluster. When the server is
-gone, names and virtual IPs go on answering from the last state, marked stale.`,
+kubeconfig: Fingerpost's, or that of any Kubernetes cluster.
+
+With --server and --token, as 'fingerpost token create' prints them, the machine
+becomes a node of that server: it gets credentials of its own, which it keeps in
+--state-dir (the next start needs no flags), and runs the pods that are bound to
+it. Pods need root. They go on when this process stops, and the next one takes
+them over; 'fingerpost node reset' ends and removes them.
+
+When the server is gone, names and virtual IPs go on answering from the last state, marked stale;
+the last state is kept in --state-dir, so that this holds for a restart too.
+
+On SIGTERM the node says at /readyz that it stops, goes on answering for
+--dns-lameduck, and then stops. SIGHUP makes it read --config again; it does so
+by itself when the file changes.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := f.complete(a)
 			if err != nil {
 				return err
 			}
-			if c.Rest, err = a.restConfig(); err != nil {
+			if !cmd.Flags().Changed("dns-lameduck") {
+				c.Lameduck = nodeLameduck
+			}
+			if err := f.follow(cmd.Context(), a, &c); err != nil {
 				return err
 			}
 			return serve(cmd.Context(), c, server.Node, func(d time.Duration) {
@@ -310,6 +340,9 @@ gone, names and virtual IPs go on answering from the last state, marked stale.`,
 	}
 	f.common(cmd.Flags(), "info")
 	f.node(cmd.Flags())
+	f.join.add(cmd.Flags())
+	f.pods.add(cmd.Flags())
+	cmd.AddCommand(a.nodeResetCmd())
 	cmd.Flags().StringSliceVar(&f.serviceCIDRs, "service-cidr", nil, "range of the ClusterIPs, made local on this machine (default that of the server)")
 	return cmd
 }

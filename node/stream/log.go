@@ -80,13 +80,6 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	if _, err := os.Stat(c.LogPath); err != nil && !o.follow {
-		if errors.Is(err, os.ErrNotExist) {
-			err = fmt.Errorf("the container has written no log: %w", ErrNotFound)
-		}
-		refuse(w, err)
-		return
-	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()

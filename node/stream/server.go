@@ -22,7 +22,7 @@ import (
 // Container is what a stream needs to know of one.
 type Container struct {
 	ID      runtime.ContainerID
-	LogPath string
+	LogPath string // the file may be missing: nothing was written
 	// Running says whether the log may still grow.
 	Running func() bool
 }
