@@ -26,7 +26,7 @@ func Fingerpost(binary string, flags ...string) StartFunc {
 			return nil, err
 		}
 		began := time.Now()
-		p, err := run(dir, binary, append([]string{"dev", "--data-dir", dir, "--listen", addrs[0], "--dns-address", addrs[1],
+		p, err := run(dir, binary, append([]string{"dev", "--no-pods", "--data-dir", dir, "--listen", addrs[0], "--dns-address", addrs[1],
 			"--metrics-address", addrs[2], "--node-name", node, "--service-cidr", "127.112.0.0/16"}, flags...)...)
 		if err != nil {
 			return nil, err

@@ -352,3 +352,24 @@ spec:
 		r.end()
 	})
 }
+
+// One pod makes a part of the node panic; the others do not notice.
+func TestPanicIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.cfg.Env = func(ns string) ([]string, error) {
+			if ns == "" {
+				panic("another bug")
+			}
+			return nil, nil
+		}
+		r.start()
+		r.create(r.pod(`{metadata: {name: worse, uid: uid-worse}, spec: {enableServiceLinks: false, containers: [{name: a, image: b}]}}`))
+		r.create(r.pod(`{metadata: {name: web}, spec: {containers: [{name: web, image: nginx}]}}`))
+		r.wait(time.Second)
+		if got := line(r.get("web")); got != "Running ready; web running ready" {
+			t.Error(got)
+		}
+		r.end()
+	})
+}

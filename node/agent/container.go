@@ -132,6 +132,7 @@ func (c *container) explainWait() {
 
 // observe takes what the runtime said, when asked, of the pod's containers.
 func (p *pod) observe(runs []runtime.Container, asked time.Time) {
+	defer p.guard()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	changed := false

@@ -94,6 +94,7 @@ func (p *pod) poke() {
 
 // update takes a newer object.
 func (p *pod) update(obj *corev1.Pod) {
+	defer p.guard()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !maps.Equal(p.api.Labels, obj.Labels) || !maps.Equal(p.api.Annotations, obj.Annotations) {
@@ -184,6 +185,25 @@ func (p *pod) guarded(ctx context.Context) (next time.Time, done bool) {
 	return next, done
 }
 
+// guard keeps a panic about this pod from spreading; it is deferred.
+func (p *pod) guard() {
+	if r := recover(); r != nil {
+		p.panicked(r)
+	}
+}
+
+// safely makes an error of a panic, so that what failed is tried again later
+// and not at once.
+func (p *pod) safely(f func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			p.panicked(r)
+			err = fmt.Errorf("internal error: %v", r)
+		}
+	}()
+	return f()
+}
+
 func (p *pod) panicked(r any) {
 	p.a.metrics.panics.Inc()
 	p.a.cfg.Log.Error("a pod's worker panicked", "pod", p.namespace+"/"+p.name, "panic", r, "stack", string(debug.Stack()))
@@ -194,11 +214,7 @@ func (p *pod) panicked(r any) {
 func (p *pod) task(f func()) {
 	p.tasks.Go(func() {
 		defer p.poke()
-		defer func() {
-			if r := recover(); r != nil {
-				p.panicked(r)
-			}
-		}()
+		defer p.guard()
 		f()
 	})
 }
@@ -342,6 +358,7 @@ func (p *pod) container(name string) (runtime.ContainerID, error) {
 
 // takeOver starts from what the API and the runtime know of an earlier agent.
 func (p *pod) takeOver(runs []runtime.Container) {
+	defer p.guard()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, ip := range p.api.Status.PodIPs {

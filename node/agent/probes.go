@@ -46,6 +46,7 @@ func (c *container) startProbes(taken bool) {
 // probed takes an answer.
 func (c *container) probed(attempt int, r prober.Report) {
 	p := c.p
+	defer p.guard()
 	if !r.OK {
 		p.warning(c, "Unhealthy", "%s probe failed: %s", r.Kind, r.Output)
 	}
@@ -88,10 +89,15 @@ func (c *container) probed(attempt int, r prober.Report) {
 // probe makes the question of one probe.
 func (c *container) probe(kind prober.Kind, spec *corev1.Probe) prober.Probe {
 	seconds := func(n int32) time.Duration { return time.Duration(n) * time.Second }
+	question := c.question(&spec.ProbeHandler)
+	ask := func(ctx context.Context) probe.Result {
+		defer c.p.guard() // then the result is a failure without words
+		return question(ctx)
+	}
 	return prober.Probe{
 		Kind: kind, Delay: seconds(spec.InitialDelaySeconds), Period: seconds(spec.PeriodSeconds), Timeout: seconds(spec.TimeoutSeconds),
 		Success: int(spec.SuccessThreshold), Failure: int(spec.FailureThreshold),
-		Ask: c.question(&spec.ProbeHandler), Cheap: spec.Exec == nil,
+		Ask: ask, Cheap: spec.Exec == nil,
 	}
 }
 

@@ -73,6 +73,7 @@ func (p *pod) publish() {
 		p.flush()
 	} else if p.out.timer == nil {
 		p.out.timer = time.AfterFunc(company, func() {
+			defer p.guard()
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			p.flush()

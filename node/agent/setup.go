@@ -42,7 +42,15 @@ func (p *pod) stepSetup(ctx context.Context, now time.Time) time.Time {
 	ctx, s.cancel = context.WithCancel(ctx)
 	api, done := p.api, s.done
 	p.task(func() {
-		mounts, again, ips, err := p.prepare(ctx, api, done)
+		var (
+			mounts map[string]volume.Volume
+			again  time.Time
+			ips    []string
+		)
+		err := p.safely(func() (err error) {
+			mounts, again, ips, err = p.prepare(ctx, api, done)
+			return err
+		})
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		s.busy = false
@@ -112,7 +120,12 @@ func (p *pod) prepare(ctx context.Context, api *corev1.Pod, done bool) (map[stri
 		fields    = p.fields(api, ips)
 	)
 	if !done { // beside the volumes: each takes its time
-		both.Go(func() { ips, netns, attachErr = p.attach(ctx, api) })
+		both.Go(func() {
+			attachErr = p.safely(func() (err error) {
+				ips, netns, err = p.attach(ctx, api)
+				return err
+			})
+		})
 	}
 	mounts, again, err := p.volumes.Mount(vctx, fields)
 	both.Wait()
@@ -143,9 +156,8 @@ func (p *pod) prepare(ctx context.Context, api *corev1.Pod, done bool) (map[stri
 		}
 	}
 	p.calls.Lock()
-	err = p.a.rt.StartPod(ctx, config)
-	p.calls.Unlock()
-	if err != nil {
+	defer p.calls.Unlock()
+	if err := p.a.rt.StartPod(ctx, config); err != nil {
 		return fail(err)
 	}
 	if err := p.openHostPorts(api); err != nil {

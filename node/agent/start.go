@@ -51,8 +51,12 @@ func (c *container) start(ctx context.Context) {
 			c.cancel()
 			p.publish()
 		}()
-		img, err := c.resolve(ctx, api, spec)
-		if err != nil {
+		var img Image
+		var cfg runtime.ContainerConfig
+		if err := p.safely(func() (err error) {
+			img, err = c.resolve(ctx, api, spec)
+			return err
+		}); err != nil {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			if ctx.Err() == nil {
@@ -60,8 +64,10 @@ func (c *container) start(ctx context.Context) {
 			}
 			return
 		}
-		cfg, err := c.config(ctx, launch{api: api, spec: spec, image: img, attempt: attempt, ips: ips, mounts: mounts})
-		if err != nil {
+		if err := p.safely(func() (err error) {
+			cfg, err = c.config(ctx, launch{api: api, spec: spec, image: img, attempt: attempt, ips: ips, mounts: mounts})
+			return err
+		}); err != nil {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			if ctx.Err() == nil {
@@ -158,10 +164,12 @@ func (c *container) launch(ctx context.Context, cfg runtime.ContainerConfig, img
 	if ctx.Err() != nil {
 		return
 	}
-	p.calls.Lock()
 	begin := time.Now()
-	err := p.a.rt.StartContainer(ctx, cfg)
-	p.calls.Unlock()
+	err := p.safely(func() error {
+		p.calls.Lock()
+		defer p.calls.Unlock()
+		return p.a.rt.StartContainer(ctx, cfg)
+	})
 	if err != nil && !errors.Is(err, runtime.ErrCannotRun) {
 		p.a.metrics.starts.WithLabelValues("failed").Inc()
 		p.mu.Lock()
@@ -207,7 +215,7 @@ func (c *container) launch(ctx context.Context, cfg runtime.ContainerConfig, img
 	if !hook {
 		return
 	}
-	err = p.hook(ctx, c, c.spec.Lifecycle.PostStart)
+	err = p.safely(func() error { return p.hook(ctx, c, c.spec.Lifecycle.PostStart) })
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {

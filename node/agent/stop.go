@@ -37,7 +37,7 @@ func (c *container) kill(ctx context.Context, grace time.Duration, why string) {
 		}()
 		if hook {
 			hctx, cancel := context.WithDeadline(ctx, deadline)
-			if err := p.hook(hctx, c, spec.Lifecycle.PreStop); err != nil && ctx.Err() == nil {
+			if err := p.safely(func() error { return p.hook(hctx, c, spec.Lifecycle.PreStop) }); err != nil && ctx.Err() == nil {
 				p.warning(c, "FailedPreStopHook", "PreStopHook failed: %v", err)
 			}
 			cancel()
@@ -47,7 +47,7 @@ func (c *container) kill(ctx context.Context, grace time.Duration, why string) {
 			left = max(left, leastGrace)
 		}
 		for ctx.Err() == nil {
-			err := p.a.rt.StopContainer(ctx, id, max(left, 0))
+			err := p.safely(func() error { return p.a.rt.StopContainer(ctx, id, max(left, 0)) })
 			if err == nil {
 				return
 			}
@@ -108,7 +108,7 @@ func (p *pod) stopTask(ctx context.Context, f func() error, ok func()) {
 	s := &p.stop
 	s.busy = true
 	p.task(func() {
-		err := f()
+		err := p.safely(f)
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		s.busy = false

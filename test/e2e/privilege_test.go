@@ -61,7 +61,7 @@ func TestUnprivileged(t *testing.T) {
 		return as(cmd)
 	}
 	// The range is the default one.
-	sys.child = start(t, "dev", fp("dev", "--listen", sys.listen, "--metrics-address", sys.obs, "--dns-address", sys.dns, "--node-address", at.ip(0, 1)))
+	sys.child = start(t, "dev", fp("dev", "--no-pods", "--listen", sys.listen, "--metrics-address", sys.obs, "--dns-address", sys.dns, "--node-address", at.ip(0, 1)))
 	if err := sys.waitFor("is ready"); err != nil {
 		t.Fatal(err)
 	}

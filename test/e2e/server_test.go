@@ -44,7 +44,8 @@ func layout(s *site, host int, dir string) *system {
 func (s *system) args(kind string, more ...string) []string {
 	a := []string{kind, "--data-dir", s.data, "--listen", s.listen, "--metrics-address", s.obs, "--service-cidr", s.site.cidr()}
 	if kind == "dev" {
-		a = append(a, "--dns-address", s.dns, "--node-address", strings.TrimSuffix(s.dns, ":8053"))
+		// Pods need a machine of their own: see cell.
+		a = append(a, "--no-pods", "--dns-address", s.dns, "--node-address", strings.TrimSuffix(s.dns, ":8053"))
 	}
 	return append(a, more...)
 }

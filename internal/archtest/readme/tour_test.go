@@ -110,7 +110,7 @@ func newWorld(t *testing.T) *world {
 // start runs the system until the test ends.
 func (w *world) start(t *testing.T, program string) {
 	t.Helper()
-	cmd := exec.Command(program, "dev", "--listen", w.api, "--dns-address", w.dns, "--node-address", w.host,
+	cmd := exec.Command(program, "dev", "--no-pods", "--listen", w.api, "--dns-address", w.dns, "--node-address", w.host,
 		"--metrics-address", "", "--service-cidr", w.cidr)
 	cmd.Env = w.env
 	var out bytes.Buffer

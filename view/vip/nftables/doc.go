@@ -31,6 +31,7 @@
 //	slots  K . slot : addr . port
 //	plans  plan : goto chain    one chain per kind of frontend and number of slots
 //	aff    saddr . daddr : id   which endpoint a client has (dynamic, with time-outs)
+//	local-aff                   the same for traffic from outside, policy Local
 //	picks  K . slot : id        slots of frontends with affinity
 //	ids    K . id : addr . port
 //

@@ -282,7 +282,7 @@ func (k *kernel) read(f *family, out map[place]content) error {
 		return err
 	}
 	for name, s := range f.sets {
-		if name == setPlans || name == setAff || name == setAff.node() || name == setPods || name == setRanges || name == setNodeAddr {
+		if name.foreign() {
 			continue
 		}
 		all, err := c.GetSetElements(s)

@@ -64,8 +64,10 @@ func newFamily(cfg *Config, v6 bool) *family {
 		f.add(&nft.Set{Name: string(name(setSlots)), IsMap: true, Concatenation: true, KeyType: indexed, DataType: dest})
 		f.add(&nft.Set{Name: string(name(setPicks)), IsMap: true, Concatenation: true, KeyType: indexed, DataType: nft.TypeMark})
 		f.add(&nft.Set{Name: string(name(setIDs)), IsMap: true, Concatenation: true, KeyType: indexed, DataType: dest})
-		f.add(&nft.Set{Name: string(name(setAff)), IsMap: true, Concatenation: true, KeyType: client, DataType: nft.TypeMark,
-			Dynamic: true, HasTimeout: true, Size: maxAffinity})
+		for _, aff := range []setName{setAff, setLocalAff} {
+			f.add(&nft.Set{Name: string(name(aff)), IsMap: true, Concatenation: true, KeyType: client, DataType: nft.TypeMark,
+				Dynamic: true, HasTimeout: true, Size: maxAffinity})
+		}
 	}
 	key := concat(addr, nft.TypeInetProto, nft.TypeInetService)
 	f.add(&nft.Set{Name: string(setPlans), IsMap: true, KeyType: nft.TypeMark, DataType: nft.TypeVerdict, KeyByteOrder: binaryutil.NativeEndian})
@@ -196,6 +198,9 @@ func (f *family) planChain(p plan) *chain {
 			mark(r0), bits(r0, ^f.mark, f.mark), setMark(r0)})
 	}
 	slots, picks, ids, aff := setSlots, setPicks, setIDs, setAff
+	if p.local {
+		aff = setLocalAff
+	}
 	if p.node {
 		slots, picks, ids, aff = slots.node(), picks.node(), ids.node(), aff.node()
 	}

@@ -21,7 +21,8 @@ func TestMain(m *testing.M) {
 
 func TestPackets(t *testing.T) {
 	s := viptest.Suite{
-		Can: []string{"source", "check", "affinity", "udp-cleanup", "kept", "ipv6", "drop"},
+		Random: 60, Churn: 3000,
+		Can: []string{"source", "check", "affinity", "udp-cleanup", "kept", "ipv6", "drop", "shortcut"},
 	}
 	if _, err := exec.LookPath("nft"); err == nil {
 		s.Each = func() error {

@@ -21,8 +21,10 @@ const (
 	setLocal setName = "local"
 	setSlots setName = "slots"
 	setAff   setName = "aff"
-	setPicks setName = "picks"
-	setIDs   setName = "ids"
+	// setLocalAff is for traffic from outside: what it may reach is less.
+	setLocalAff setName = "local-aff"
+	setPicks    setName = "picks"
+	setIDs      setName = "ids"
 
 	setGuarded    setName = "guarded"
 	setAllowed    setName = "allowed"
@@ -40,6 +42,15 @@ func (s setName) node() setName { return "node-" + s }
 
 // counted sets have elements that several frontends share.
 func (s setName) counted() bool { return s == setClusterIPs || s == setHairpin }
+
+// foreign sets are filled by packets or by the configuration.
+func (s setName) foreign() bool {
+	switch s {
+	case setPlans, setAff, setLocalAff, setAff.node(), setLocalAff.node(), setPods, setRanges, setNodeAddr:
+		return true
+	}
+	return false
+}
 
 // place is where an element is.
 type place struct {

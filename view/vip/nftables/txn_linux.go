@@ -4,7 +4,6 @@ import (
 	"time"
 
 	nft "github.com/google/nftables"
-
 )
 
 // txn is what one transaction of ours does.
@@ -201,4 +200,3 @@ func (d *Driver) wanted(v6 bool) []plan {
 	}
 	return out
 }
-

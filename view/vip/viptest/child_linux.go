@@ -84,6 +84,7 @@ func serve(text string, build func(NodeConfig) (Driver, error)) error {
 				return err
 			}
 			c.Update(func(t *catalog.Txn) {
+				t.SetFreshness(catalog.Freshness{Synced: true})
 				for _, o := range ops {
 					switch {
 					case o.Delete:

@@ -35,12 +35,28 @@
 //	                             "p1 sees p2" (who answered, whose address it saw), "refused", "no answer"
 //	open ID FROM ADDR:PORT[/udp] a connection that stays; the answer is who it leads to
 //	talk ID                      who answers on it now, or how it failed
+//	spread FROM ADDR:PORT[/udp]… [×N]   how many different outcomes N connections (20) to each have
+//	note ID FROM ADDR:PORT[/udp] remembers who answers; "remove NAME @ID" removes that endpoint
+//	noted ID FROM ADDR:PORT[/udp] "the same" or "another" one than noted answers
+//	await FROM ADDR:PORT[/udp] ANSWER   connects until that is the only answer, at most 10 s
+//	wait DURATION                for what takes time by its nature
 //	check PORT                   status of the health check node port, from o
 //	restart                      kill -9 the driver, start it again with the same catalog
 //	stop, start                  the same in two steps: what stays while nobody is there
+//	absent CHANGE…               a change between stop and start
 //	require WORD                 only for drivers that can: source (clients' addresses are kept), check,
-//	                             affinity, udp-cleanup, kept (connections survive a restart), ipv6, drop
+//	                             affinity, udp-cleanup, kept (connections survive a restart), ipv6,
+//	                             drop (no answer, instead of a refusal), shortcut (pods use all endpoints
+//	                             behind an external address of a service with policy Local)
 //	run PROGRAM ARGS…            on node a, while a script is written
+//
+// # Beside the scripts
+//
+// [Suite].Random makes random changes and after each batch compares who answers,
+// from inside and outside, with what package vip says should. [Suite].Churn
+// changes endpoints under a load of connections: none may be refused or meet an
+// endpoint that was out before the connection began. [Suite].Extra has scripts
+// for what only one driver can do.
 //
 // For a driver that cannot keep clients' addresses, what comes after "sees" is
 // left out of all answers.

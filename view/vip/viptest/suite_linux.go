@@ -4,16 +4,13 @@ import (
 	"embed"
 	"flag"
 	"fmt"
-	"io"
+	"io/fs"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
-	"path"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -38,10 +35,21 @@ type Suite struct {
 	Each func() error
 	// Only limits the run to files whose name has this in it.
 	Only string
+	// Extra has scripts (*.txt at its top) of the driver's own, played after
+	// the others: faults that only it can have. nil: none.
+	Extra fs.FS
+	// Random is how many batches of random changes follow the scripts; 0: none.
+	Random int
+	// Seed of the random run; 0: one by the clock, which is logged.
+	Seed uint64
+	// Churn ends the run with that many changes of endpoints, as fast as the
+	// driver takes them, while connections are made; 0: none.
+	Churn int
 }
 
 // run is one script under way.
 type run struct {
+	root  testing.TB // of the world and the driver
 	t     *testing.T
 	s     *Suite
 	w     *world
@@ -51,6 +59,7 @@ type run struct {
 	batch []op
 	held  bool
 	conns map[string]*held
+	notes map[string]string // who answered
 }
 
 type held struct {
@@ -66,15 +75,20 @@ func (s *Suite) Run(t *testing.T) {
 	if s.Prepare != nil {
 		w.hosts["a"].must(w.hosts["a"].in(s.Prepare))
 	}
-	r := &run{s: s, w: w, cfg: cfg, child: spawn(t, w.hosts["a"], cfg)}
-	entries, err := files.ReadDir("testdata")
+	r := &run{root: t, s: s, w: w, cfg: cfg, child: spawn(t, w.hosts["a"], cfg)}
+	common, err := fs.Sub(files, "testdata")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, e := range entries {
-		if strings.Contains(e.Name(), s.Only) {
-			t.Run(strings.TrimSuffix(e.Name(), ".txt"), func(t *testing.T) { r.play(t, e.Name()) })
-		}
+	r.dir(t, common, filepath.Join("..", "viptest", "testdata"))
+	if s.Extra != nil {
+		r.dir(t, s.Extra, "testdata")
+	}
+	if s.Random > 0 && strings.Contains("random", s.Only) {
+		t.Run("random", r.random)
+	}
+	if s.Churn > 0 && strings.Contains("churn", s.Only) {
+		t.Run("churn", r.churn)
 	}
 	r.child.stop(syscall.SIGTERM)
 	if s.After != nil {
@@ -82,8 +96,34 @@ func (s *Suite) Run(t *testing.T) {
 	}
 }
 
-func (r *run) play(t *testing.T, name string) {
-	text, err := files.ReadFile(path.Join("testdata", name))
+// dir plays the scripts of a directory; on disk it is at where.
+func (r *run) dir(t *testing.T, files fs.FS, where string) {
+	entries, err := fs.Glob(files, "*.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range entries {
+		if strings.Contains(name, r.s.Only) {
+			t.Run(strings.TrimSuffix(name, ".txt"), func(t *testing.T) { r.play(t, files, name, where) })
+		}
+	}
+}
+
+// begin makes the run one of t, with an empty catalog; end empties it again.
+func (r *run) begin(t *testing.T) (end func()) {
+	r.t, r.m, r.conns, r.notes, r.batch, r.held = t, newModel(), map[string]*held{}, map[string]string{}, nil, false
+	return func() {
+		for _, h := range r.conns {
+			_ = h.c.Close()
+		}
+		if err := r.child.apply(r.m.clear()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func (r *run) play(t *testing.T, files fs.FS, name, where string) {
+	text, err := fs.ReadFile(files, name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,15 +136,7 @@ func (r *run) play(t *testing.T, name string) {
 			parsed.Steps[i].Want = withoutSource(parsed.Steps[i].Want)
 		}
 	}
-	r.t, r.m, r.conns, r.batch, r.held = t, newModel(), map[string]*held{}, nil, false
-	defer func() {
-		for _, h := range r.conns {
-			_ = h.c.Close()
-		}
-		if err := r.child.apply(r.m.clear()); err != nil {
-			t.Error(err)
-		}
-	}()
+	defer r.begin(t)()
 	got, err := parsed.Play(func(st *script.Step) string {
 		answer := r.step(st)
 		if r.s.Each != nil {
@@ -118,8 +150,7 @@ func (r *run) play(t *testing.T, name string) {
 		t.Error(err)
 	}
 	if f := flag.Lookup("update"); f != nil && f.Value.String() == "true" {
-		path := filepath.Join("..", "viptest", "testdata", name)
-		if err := os.WriteFile(path, got.Format(), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(where, name), got.Format(), 0o644); err != nil {
 			t.Error(err)
 		}
 	}
@@ -160,6 +191,9 @@ func withoutSource(answer string) string {
 func (r *run) do(words []string) ([]string, error) {
 	switch words[0] {
 	case "service", "endpoint", "remove", "delete":
+		if last := len(words) - 1; strings.HasPrefix(words[last], "@") {
+			words[last] = r.notes[words[last][1:]]
+		}
 		o, err := r.m.do(r.w, words)
 		if err != nil {
 			return nil, err
@@ -174,13 +208,15 @@ func (r *run) do(words []string) ([]string, error) {
 	case "apply":
 		r.held = false
 		return nil, r.flush()
+	case "absent": // a change while there is no driver
+		_, err := r.m.do(r.w, words[1:])
+		return nil, err
+	case "spread", "note", "noted", "await", "wait":
+		return r.more(words)
 	case "connect":
-		n := 30
-		if last := words[len(words)-1]; strings.HasPrefix(last, "×") {
-			var err error
-			if n, err = strconv.Atoi(strings.TrimPrefix(last, "×")); err != nil {
-				return nil, err
-			}
+		words, n, err := times(words, 30)
+		if err != nil {
+			return nil, err
 		}
 		from, network, to, err := r.target(words[1], words[2])
 		if err != nil {
@@ -224,7 +260,7 @@ func (r *run) do(words []string) ([]string, error) {
 }
 
 func (r *run) again() error {
-	r.child = spawn(r.t, r.w.hosts["a"], r.cfg)
+	r.child = spawn(r.root, r.w.hosts["a"], r.cfg)
 	return r.child.apply(r.m.all())
 }
 
@@ -250,34 +286,4 @@ func (r *run) target(who, what string) (from *host, network, to string, err erro
 		return nil, "", "", err
 	}
 	return from, proto, to, nil
-}
-
-func (r *run) talk(id string) ([]string, error) {
-	h := r.conns[id]
-	if h == nil {
-		return nil, fmt.Errorf("no connection is called %q", id)
-	}
-	who, saw, err := ask(h.c)
-	if err != nil {
-		return []string{failure(err)}, nil
-	}
-	return []string{who + " sees " + r.w.name(saw)}, nil
-}
-
-// check asks the health check node port from outside.
-func (r *run) check(port string) ([]string, error) {
-	from := r.w.hosts["o"]
-	c, err := from.dial("tcp", net.JoinHostPort("192.168.77.1", port))
-	if err != nil {
-		return []string{failure(err)}, nil
-	}
-	defer c.Close()
-	t := &http.Transport{DisableKeepAlives: true, Dial: func(string, string) (net.Conn, error) { return c, nil }}
-	resp, err := (&http.Client{Transport: t, Timeout: patience}).Get("http://check/")
-	if err != nil {
-		return []string{failure(err)}, nil
-	}
-	defer resp.Body.Close()
-	_, _ = io.Copy(io.Discard, resp.Body)
-	return []string{strconv.Itoa(resp.StatusCode)}, nil
 }

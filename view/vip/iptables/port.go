@@ -1,0 +1,117 @@
+package iptables
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/fingerpost/fingerpost/catalog"
+	"github.com/fingerpost/fingerpost/view/vip"
+)
+
+// portKey is one port of a service in one family: what has a KUBE-SVC chain.
+type portKey struct {
+	service catalog.Key
+	port    string
+	proto   catalog.Protocol
+	v6      bool
+}
+
+func (k portKey) compare(o portKey) int {
+	v6 := func(k portKey) int {
+		if k.v6 {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(k.service.Compare(o.service), strings.Compare(k.port, o.port),
+		strings.Compare(string(k.proto), string(o.proto)), cmp.Compare(v6(k), v6(o)))
+}
+
+func keyOf(f *vip.Frontend) portKey {
+	return portKey{f.Service, f.Port, f.Proto, f.Addr.Addr().Is6()}
+}
+
+// port is what the rules of a portKey are made from. It is immutable.
+type port struct {
+	portKey
+	fronts []*vip.Frontend // by scope, then address
+	extra
+	elsewhere bool // internalTrafficPolicy Local, but only other nodes have endpoints
+}
+
+// extra is what rules need of a service besides its frontends.
+type extra struct {
+	internalLocal bool
+	check         uint16 // health check node port
+}
+
+func extraOf(e *catalog.Entry) extra {
+	if e == nil || e.Service == nil {
+		return extra{}
+	}
+	x := extra{internalLocal: e.Service.InternalLocal}
+	if e.Service.ExternalLocal && e.Service.Type == catalog.LoadBalancer {
+		x.check = e.Service.HealthCheckNodePort
+	}
+	return x
+}
+
+// elsewhere gives the ClusterIP frontends of a service that have endpoints on
+// other nodes only, which policy Local rules out.
+func elsewhere(e *catalog.Entry, at vip.Place) (out []vip.Front) {
+	if e == nil || e.Service == nil || !e.Service.InternalLocal {
+		return nil
+	}
+	s := *e.Service
+	s.InternalLocal, s.ExternalIPs, s.LoadBalancerIPs = false, nil, nil
+	for _, f := range vip.Compile(&catalog.Entry{Service: &s, Endpoints: e.Endpoints}, at) {
+		if f.Scope == vip.Cluster && len(f.Backends) > 0 {
+			out = append(out, f.Front)
+		}
+	}
+	return out
+}
+
+func (p *port) equal(o *port) bool {
+	return p.portKey == o.portKey && p.extra == o.extra && p.elsewhere == o.elsewhere && slices.Equal(p.fronts, o.fronts)
+}
+
+// portsOf groups the frontends that a service has.
+func portsOf(fronts []*vip.Frontend, x extra, far []vip.Front) []*port {
+	byKey := map[portKey]*port{}
+	var out []*port
+	for _, f := range fronts {
+		k := keyOf(f)
+		p := byKey[k]
+		if p == nil {
+			p = &port{portKey: k, extra: x}
+			byKey[k] = p
+			out = append(out, p)
+		}
+		p.fronts = append(p.fronts, f)
+		p.elsewhere = p.elsewhere || slices.Contains(far, f.Front) && len(f.Backends) == 0
+	}
+	for _, p := range out {
+		slices.SortFunc(p.fronts, func(a, b *vip.Frontend) int {
+			return cmp.Or(cmp.Compare(a.Scope, b.Scope), a.Addr.Compare(b.Addr))
+		})
+	}
+	slices.SortFunc(out, func(a, b *port) int { return a.compare(b.portKey) })
+	return out
+}
+
+// usable gives the addresses that established flows may go on to.
+func (p *port) usable() map[netip.AddrPort]bool {
+	out := map[netip.AddrPort]bool{}
+	for _, f := range p.fronts {
+		for _, b := range f.Backends {
+			out[b.Addr] = true
+		}
+		for _, b := range f.Local {
+			out[b.Addr] = true
+		}
+	}
+	return out
+}

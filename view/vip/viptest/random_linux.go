@@ -1,0 +1,206 @@
+package viptest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/fingerpost/fingerpost/catalog"
+	"github.com/fingerpost/fingerpost/view/vip"
+)
+
+// random makes random changes; after each batch everything that answers must
+// be what the table says, and with enough connections all of it.
+func (r *run) random(t *testing.T) {
+	seed := r.s.Seed
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("seed %d", seed)
+	defer r.begin(t)()
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	table := vip.NewTable(vip.Place{Node: r.cfg.Node, Zone: r.cfg.Zone})
+	var history []string
+	for range r.s.Random {
+		lines := randomBatch(rnd)
+		history = append(history, append(lines, "")...)
+		touched := map[catalog.Key]bool{}
+		var ops []op
+		for _, l := range lines {
+			o, err := r.m.do(r.w, strings.Fields(l))
+			if err != nil {
+				t.Fatal(err)
+			}
+			ops = append(ops, o)
+			touched[o.Key] = true
+		}
+		var changes []catalog.Change
+		for k := range touched {
+			c := catalog.Change{Key: k}
+			if s := r.m.services[k]; s != nil {
+				c.New = &catalog.Entry{Service: s, Endpoints: r.m.endpoints[k]}
+			}
+			changes = append(changes, c)
+		}
+		table.Apply(changes)
+		err := r.child.apply(ops)
+		if err == nil && r.s.Each != nil {
+			err = r.w.hosts["a"].in(r.s.Each)
+		}
+		if err == nil {
+			err = r.against(table)
+		}
+		if err != nil {
+			t.Fatalf("%v\nafter:\n%s", err, strings.Join(history, "\n"))
+		}
+	}
+}
+
+// randomBatch gives a few commands.
+func randomBatch(rnd *rand.Rand) (lines []string) {
+	pick := func(words ...string) string { return words[rnd.IntN(len(words))] }
+	for range 1 + rnd.IntN(4) {
+		n := rnd.IntN(4)
+		name := fmt.Sprintf("s%d", n)
+		switch rnd.IntN(10) {
+		case 0:
+			lines = append(lines, "delete "+name)
+		case 1, 2, 3:
+			l := fmt.Sprintf("service %s ports=x:80@%d,y:53/udp clusterip=10.96.1.%d,fd96::1:%d", name, 31000+rnd.IntN(4), n, n)
+			l += pick("", "", fmt.Sprintf(" externalip=203.0.113.%d", 20+rnd.IntN(3)), fmt.Sprintf(" lb=203.0.113.%d,2001:db8:77::%d", 30+n, 30+n))
+			l += pick("", "", "", " external-local", " internal-local", " distribution=PreferClose")
+			lines = append(lines, l)
+		case 4, 5:
+			lines = append(lines, fmt.Sprintf("remove %s %s", name, pick("p1", "p2", "q1", "q2")))
+		default:
+			lines = append(lines, fmt.Sprintf("endpoint %s %s x=8080,y=5353/udp%s", name, pick("p1", "p2", "q1", "q2"),
+				pick("", "", "", " failing", " terminating", " weight=0", " weight=20", " forzones=z1")))
+		}
+	}
+	return lines
+}
+
+// against connects to every frontend from a pod, the node and outside.
+func (r *run) against(table *vip.Table) error {
+	for f := range table.All() {
+		to := f.Addr
+		if f.Scope == vip.Node {
+			i := 0
+			if to.Addr().Is6() {
+				i = 1
+			}
+			to = netip.AddrPortFrom(r.cfg.NodeAddrs[i], to.Port())
+		}
+		for _, name := range []string{"p3", "a", "o"} {
+			if name == "p3" && f.LocalOnly && !slices.Contains(r.s.Can, "shortcut") {
+				continue
+			}
+			list, others := f.For(name == "o"), f.Backends
+			var want []string
+			for _, b := range list {
+				want = append(want, r.w.name(b.Addr.Addr()))
+			}
+			slices.Sort(want)
+			if len(want) == 0 {
+				want = []string{"refused"}
+				if len(others) > 0 && slices.Contains(r.s.Can, "drop") {
+					want = []string{"no answer"}
+				}
+			}
+			got := r.w.names4(name, strings.ToLower(string(f.Proto)), to.String(), 60)
+			if !slices.Equal(got, slices.Compact(want)) {
+				return fmt.Errorf("%s from %s to %s: got %v, want %v", f.Scope, name, f.Front, got, want)
+			}
+		}
+	}
+	return nil
+}
+
+// names4 gives who answers, without which address it saw.
+func (w *world) names4(from, network, to string, n int) (out []string) {
+	for _, s := range w.connect(w.hosts[from], network, to, n) {
+		who, _, _ := strings.Cut(s, " sees ")
+		out = append(out, who)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// churn changes endpoints as fast as it can while others connect. p1 stays; the
+// others come and go, each change noted before and after.
+func (r *run) churn(t *testing.T) {
+	defer r.begin(t)()
+	do := func(lines ...string) {
+		var ops []op
+		for _, l := range lines {
+			o, err := r.m.do(r.w, strings.Fields(l))
+			if err != nil {
+				t.Fatal(err)
+			}
+			ops = append(ops, o)
+		}
+		if err := r.child.apply(ops); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do("service web ports=http:80 clusterip=10.96.0.10", "endpoint web p1 http=8080")
+	movers := []string{"p2", "q1", "q2"}
+	// out counts the changes of each: even is out, since the change was applied.
+	var out [3]atomic.Int64
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	var connections atomic.Int64
+	var mu sync.Mutex
+	wrong := map[string]int{}
+	for _, name := range []string{"p3", "a"} {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				var before [3]int64
+				for i := range out {
+					before[i] = out[i].Load()
+				}
+				got := r.w.connect(r.w.hosts[name], "tcp", "10.96.0.10:80", 1)[0]
+				connections.Add(1)
+				who, _, ok := strings.Cut(got, " sees ")
+				if i := slices.Index(movers, who); i >= 0 && before[i]%2 == 0 && out[i].Load() == before[i] {
+					got = who + " answered though it was out before the connection began"
+				} else if ok {
+					continue
+				}
+				mu.Lock()
+				wrong[name+": "+got]++
+				mu.Unlock()
+			}
+		})
+	}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	began := time.Now()
+	for range r.s.Churn {
+		i := rnd.IntN(len(movers))
+		if out[i].Load()%2 == 0 {
+			out[i].Add(1) // from here on it may answer
+			do("endpoint web " + movers[i] + " http=8080")
+		} else {
+			do("remove web " + movers[i])
+			out[i].Add(1) // from here on it may not
+		}
+	}
+	took := time.Since(began)
+	close(stop)
+	wg.Wait()
+	t.Logf("%d changes in %v (%.0f a second), %d connections", r.s.Churn, took, float64(r.s.Churn)/took.Seconds(), connections.Load())
+	for what, n := range wrong {
+		t.Errorf("%s (%d times)", what, n)
+	}
+}
