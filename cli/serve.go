@@ -72,6 +72,7 @@ func (f *serveFlags) node(fs *pflag.FlagSet) {
 	f.dns.add(fs, &f.cfg)
 	fs.BoolVar(&f.noDNS, "no-dns", false, "no DNS server")
 	fs.BoolVar(&f.noProxy, "no-proxy", false, "no virtual IPs")
+	addVIPFlags(fs, &f.cfg)
 	fs.StringSliceVar(&f.nodeAddrs, "node-address", []string{"127.0.0.1"}, "address of this machine on which node ports answer")
 }
 
@@ -113,7 +114,7 @@ func (f *serveFlags) complete(a *App) (server.Config, error) {
 	if err := f.dns.complete(&c, a.Err); err != nil {
 		return c, exitWith(ExitUsage, "%w", err)
 	}
-	if err := checkServe(&c); err != nil {
+	if err := errors.Join(checkServe(&c), checkVIP(&c)); err != nil {
 		return c, exitWith(ExitUsage, "%w", err)
 	}
 	return c, c.Default()
@@ -211,7 +212,7 @@ With root they come from 10.96.0.0/16, made local by one route on lo.`,
 			if err := f.pods.complete(&c, c.DataDir, privileged()); err != nil {
 				return exitWith(ExitUsage, "%w", err)
 			}
-			c.Pods.End = true
+			c.Pods.End, c.ProxyEnd = true, true
 			return serve(cmd.Context(), c, server.Dev, func(d time.Duration) { a.welcome(c, d) })
 		},
 	}

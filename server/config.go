@@ -57,8 +57,14 @@ type Config struct {
 	Lameduck time.Duration
 	// StateDir is where a node keeps its last state, so that it can start while
 	// the server is away; "": nowhere.
-	StateDir  string
-	Proxy     bool // virtual IPs
+	StateDir string
+	Proxy    bool // virtual IPs
+	// ProxyMode is how: one of ProxyModes; "" is auto.
+	ProxyMode    string
+	ProxyFlavour string // of iptables: auto, legacy or nft
+	// ProxyEnd removes the rules at the end. Else they stay, and the next
+	// process takes them over.
+	ProxyEnd  bool
 	NodeAddrs []netip.Addr
 	Pods      Pods
 

@@ -28,7 +28,6 @@ import (
 	"github.com/fingerpost/fingerpost/internal/kernel"
 	"github.com/fingerpost/fingerpost/internal/observe"
 	"github.com/fingerpost/fingerpost/store"
-	"github.com/fingerpost/fingerpost/view/vip/userspace"
 )
 
 // Dev composes everything in one process.
@@ -193,10 +192,14 @@ func (s *System) addNode(ctx context.Context, c *Config) error {
 			return err
 		}
 	}
-	if c.Proxy || c.Pods.Enabled {
-		if err := s.makeLocal(c.ServiceCIDRs); err != nil {
+	var mode *proxyMode
+	if c.Proxy {
+		if mode, err = c.chooseProxy(ctx); err != nil {
 			return err
 		}
+	}
+	if err := s.settle(c, mode); err != nil {
+		return err
 	}
 	if c.Pods.Enabled && len(c.DNSListen) > 0 { // where pods ask
 		for _, r := range c.ServiceCIDRs {
@@ -212,7 +215,7 @@ func (s *System) addNode(ctx context.Context, c *Config) error {
 		views = append(views, part{name: "dns", run: d.Run}, follow("dns", cat, d, c))
 	}
 	if c.Proxy {
-		p, err := s.proxy(ctx, c)
+		p, err := s.proxy(ctx, c, mode)
 		if err != nil {
 			return err
 		}
@@ -238,19 +241,6 @@ func follow(name string, cat *catalog.Catalog, v catalog.View, c *Config) part {
 	return part{name: name + " follow the catalog", run: func(ctx context.Context) error {
 		return catalog.Follow(ctx, cat, v, func(err error) { c.Log.Warn("a view could not show everything", "view", name, "error", err) })
 	}}
-}
-
-func (s *System) proxy(ctx context.Context, c *Config) (*userspace.Driver, error) {
-	if _, err := kernel.RaiseFileLimit(1 << 20); err != nil {
-		c.Log.Warn("few files may be open: many virtual IPs or connections will not fit", "error", err)
-	}
-	if len(c.ServiceCIDRs) == 0 {
-		s.add("service ranges", func(ctx context.Context) error { return s.learnRanges(ctx, c) }, nil)
-	}
-	return userspace.New(userspace.Config{
-		Node: c.NodeName, NodeZone: c.NodeZone, NodeAddresses: c.NodeAddrs,
-		Owned: kernel.IsLocalAddress, Log: c.Log, Registerer: c.Registry, Events: events(ctx, c),
-	})
 }
 
 // makeLocal makes every address of the service ranges one of this machine.

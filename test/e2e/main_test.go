@@ -41,5 +41,6 @@ func run(m *testing.M) int {
 	}
 	tools.dir = dir
 	defer common.stop()
+	defer podClusters.stop()
 	return m.Run()
 }

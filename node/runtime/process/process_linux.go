@@ -144,7 +144,7 @@ func (r *Runtime) dial(ctx context.Context) (*keeper.Conn, error) {
 			}
 			next = time.Now().Add(time.Second)
 		}
-		time.Sleep(wait)
+		<-time.After(wait)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"hash/maphash"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -141,6 +142,7 @@ func (s *saved) stale(table string, known map[string]bool, w *lines) {
 
 // removal empties chains and deletes them, which may lead to one another.
 func removal(names []string, w *lines) {
+	slices.Sort(names)
 	for _, name := range names {
 		w.line(":", name, empty)
 	}

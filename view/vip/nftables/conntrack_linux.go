@@ -16,7 +16,7 @@ import (
 
 // slowLook is how long a look at all UDP flows may take to be done before Apply
 // returns; where it takes longer it is done beside, for many changes at once.
-const slowLook = 20 * time.Millisecond
+const slowLook = 100 * time.Millisecond
 
 // cleanFlows cuts UDP flows that lead where they should not any more.
 func (d *Driver) cleanFlows() {
@@ -63,6 +63,7 @@ func (d *Driver) lookAtFlows() {
 	}
 	clear(d.udp)
 	d.udpCost = time.Since(began)
+	d.cfg.Log.Debug("nftables: looked at the UDP flows", "took", d.udpCost)
 }
 
 func (d *Driver) conntrack() (*netlink.Handle, error) {

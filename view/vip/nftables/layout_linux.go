@@ -218,11 +218,17 @@ func (f *family) planChain(p plan) *chain {
 		}
 		return &expr.NAT{Type: expr.NATTypeDestNAT, Family: fam, RegAddrMin: r, RegProtoMin: r + f.words()}
 	}
+	// A packet may find the number of slots before a transaction and the slots
+	// after it. The first slot is there as long as any is; when none is, the
+	// client sends the packet again and finds what is true by then.
+	first := &expr.Numgen{Register: r0 + n, Modulus: 1, Type: unix.NFT_NG_RANDOM, Offset: base}
+	drop := rule{&expr.Verdict{Kind: expr.VerdictDrop}}
 	const to = r8
 	if p.hold == 0 {
 		c.rules = append(c.rules,
 			rule{&expr.Immediate{Register: r0, Data: make([]byte, 4)}, setPriority(r0)},
-			rule(join(key(r0), random, find(slots, r0, to), nat(to))))
+			rule(join(key(r0), random, find(slots, r0, to), nat(to))),
+			rule(join(key(r0), first, find(slots, r0, to), nat(to))), drop)
 		return c
 	}
 	client := f.client(p.node)
@@ -236,6 +242,7 @@ func (f *family) planChain(p plan) *chain {
 	}
 	use := join(key(r0), priority(r0+n), find(ids, r0, to), nat(to))
 	pick := join(key(r0), random, find(picks, r0, to), setPriority(to))
+	pickFirst := join(key(r0), first, find(picks, r0, to), setPriority(to))
 	const dynsetDelete = 2
 	c.rules = append(c.rules,
 		rule(join(remembered, keep(unix.NFT_DYNSET_OP_UPDATE, true))), // the time begins again
@@ -244,6 +251,7 @@ func (f *family) planChain(p plan) *chain {
 		rule(join(pick, keep(unix.NFT_DYNSET_OP_UPDATE, true))),
 		rule(join(remembered, use)),
 		rule(join(pick, use)), // nothing more can be remembered
+		rule(join(pickFirst, use)), drop,
 	)
 	return c
 }

@@ -63,10 +63,17 @@ func newHost(t testing.TB, name string) *host {
 		for key, value := range map[string]string{
 			"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1", "net/ipv6/conf/default/accept_dad": "0",
 			"net/ipv6/conf/all/accept_dad": "0", "net/ipv4/conf/all/rp_filter": "0", "net/ipv4/conf/default/rp_filter": "0",
+			// What scripts call "refused" is an ICMP message each time.
+			"net/ipv4/icmp_ratelimit": "0", "net/ipv6/icmp/ratelimit": "0",
 		} {
 			if err := os.WriteFile(filepath.Join("/proc/sys", key), []byte(value), 0); err != nil {
 				return err
 			}
+		}
+		// Newer kernels bound all of a namespace's together; older ones those of
+		// the machine, which are not ours to change.
+		for key, value := range map[string]string{"icmp_msgs_per_sec": "100000", "icmp_msgs_burst": "10000"} {
+			_ = os.WriteFile(filepath.Join("/proc/sys/net/ipv4", key), []byte(value), 0)
 		}
 		h.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE)
 		return err

@@ -107,13 +107,14 @@ func (r *run) against(table *vip.Table) error {
 				want = append(want, r.w.name(b.Addr.Addr()))
 			}
 			slices.Sort(want)
+			n := 60 // with four backends, one is missed by all in 3 of 100 million rounds
 			if len(want) == 0 {
-				want = []string{"refused"}
+				n, want = 4, []string{"refused"}
 				if len(others) > 0 && slices.Contains(r.s.Can, "drop") {
 					want = []string{"no answer"}
 				}
 			}
-			got := r.w.names4(name, strings.ToLower(string(f.Proto)), to.String(), 60)
+			got := r.w.names4(name, strings.ToLower(string(f.Proto)), to.String(), n)
 			if !slices.Equal(got, slices.Compact(want)) {
 				return fmt.Errorf("%s from %s to %s: got %v, want %v", f.Scope, name, f.Front, got, want)
 			}

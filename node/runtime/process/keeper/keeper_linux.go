@@ -14,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -28,6 +29,8 @@ func enter() struct{} {
 	if len(os.Args) == 0 || os.Args[0] != Name {
 		return struct{}{}
 	}
+	name := []byte("fp-keeper\x00")
+	unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0) //nolint:errcheck // for people who look at ps
 	code := 0
 	if err := serve(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "keeper:", err)
