@@ -64,9 +64,12 @@ type Config struct {
 	ProxyFlavour string // of iptables: auto, legacy or nft
 	// ProxyEnd removes the rules at the end. Else they stay, and the next
 	// process takes them over.
-	ProxyEnd  bool
-	NodeAddrs []netip.Addr
-	Pods      Pods
+	ProxyEnd bool
+	// ProxyAlone: no other program serves ClusterIPs here, so that rules of
+	// kube-proxy that are found are left ones.
+	ProxyAlone bool
+	NodeAddrs  []netip.Addr
+	Pods       Pods
 
 	Metrics string // address of /metrics, /healthz and /readyz; "": none
 	// Profiling serves /debug/pprof on Metrics.
@@ -114,7 +117,7 @@ func (c *Config) Default() error {
 		c.DNSZone = "cluster.local"
 	}
 	if c.ResolvConf == "" {
-		c.ResolvConf = "/etc/resolv.conf"
+		c.ResolvConf = resolvConf("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -158,4 +161,27 @@ func machineAddress() (netip.Addr, error) {
 		}
 	}
 	return netip.Addr{}, errors.New("server: the machine has no address but loopback ones; give --advertise-address, or listen on 127.0.0.1")
+}
+
+// resolvConf is where upstreams are read from. With systemd-resolved the usual
+// file names only its own listener, which may ask us: then its list of the real
+// ones.
+func resolvConf(usual, resolved string) string {
+	text, err := os.ReadFile(usual)
+	if err != nil {
+		return usual
+	}
+	stub := false
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == "nameserver" {
+			if f[1] != "127.0.0.53" {
+				return usual
+			}
+			stub = true
+		}
+	}
+	if _, err := os.Stat(resolved); stub && err == nil {
+		return resolved
+	}
+	return usual
 }

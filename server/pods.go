@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"time"
 
@@ -255,13 +254,12 @@ type podFinder struct {
 func (f podFinder) List() []*corev1.Pod { return f.agent.Pods() }
 
 func (f podFinder) pod(namespace, name, uid string) (*corev1.Pod, error) {
-	i := slices.IndexFunc(f.agent.Pods(), func(p *corev1.Pod) bool {
-		return p.Namespace == namespace && p.Name == name && (uid == "" || string(p.UID) == uid)
-	})
-	if i < 0 {
-		return nil, fmt.Errorf("pod %s/%s: %w", namespace, name, stream.ErrNotFound)
+	for _, p := range f.agent.Pods() {
+		if p.Namespace == namespace && p.Name == name && (uid == "" || string(p.UID) == uid) {
+			return p, nil
+		}
 	}
-	return f.agent.Pods()[i], nil
+	return nil, fmt.Errorf("pod %s/%s: %w", namespace, name, stream.ErrNotFound)
 }
 
 // Container implements stream.Pods.

@@ -13,6 +13,8 @@ import (
 
 	"github.com/fingerpost/fingerpost/catalog"
 	"github.com/fingerpost/fingerpost/internal/kernel"
+	"github.com/fingerpost/fingerpost/view/vip/ebpf"
+	"github.com/fingerpost/fingerpost/view/vip/iptables"
 	"github.com/fingerpost/fingerpost/view/vip/nftables"
 	"github.com/fingerpost/fingerpost/view/vip/userspace"
 )
@@ -22,6 +24,7 @@ const (
 	ProxyAuto      = "auto"
 	ProxyNFTables  = "nftables"
 	ProxyIPTables  = "iptables"
+	ProxyEBPF      = "ebpf"
 	ProxyUserspace = "userspace"
 )
 
@@ -46,6 +49,33 @@ type proxyMode struct {
 	cleanup func() error
 	// shared: what cleanup removes may be another program's.
 	shared bool
+	// beside is the mode whose rules this one has, too.
+	beside string
+}
+
+// bpfRoot is where eBPF programs and maps can outlive this process.
+const bpfRoot = "/sys/fs/bpf"
+
+// both serves this machine's sockets in one way and what comes from outside in
+// another.
+type both struct{ inside, outside driver }
+
+// Apply implements catalog.View.
+func (d both) Apply(ctx context.Context, b catalog.Batch) error {
+	return errors.Join(d.inside.Apply(ctx, b), d.outside.Apply(ctx, b))
+}
+
+// Run runs both until ctx ends, or one of them does.
+func (d both) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 2)
+	for _, one := range []driver{d.inside, d.outside} {
+		go func() { done <- one.Run(ctx) }()
+	}
+	err := <-done
+	cancel()
+	return errors.Join(err, <-done)
 }
 
 // ProxyModes are the names that Config.ProxyMode may have.
@@ -59,22 +89,57 @@ func ProxyModes() []string {
 
 // proxyModes lists the modes in the order in which auto tries them.
 func proxyModes(c *Config) []proxyMode {
-	nft := func() nftables.Config {
-		return nftables.Config{
-			Node: c.NodeName, NodeZone: c.NodeZone, NodeAddresses: c.nodePortAddresses(),
-			PodCIDRs: c.Pods.CIDRs, ServiceCIDRs: c.translated(), Log: c.Log, Registerer: c.Registry,
-		}
+	nft := nftables.Config{
+		Node: c.NodeName, NodeZone: c.NodeZone, NodeAddresses: c.nodePortAddresses(), PodCIDRs: c.Pods.CIDRs,
+		ServiceCIDRs: c.translated(), Log: c.Log, Registerer: c.Registry,
+	}
+	ipt := iptables.Config{
+		Node: c.NodeName, NodeZone: c.NodeZone, NodeAddresses: c.nodePortAddresses(), PodCIDRs: c.Pods.CIDRs,
+		ServiceCIDRs: c.translated(), Flavour: c.ProxyFlavour, Log: c.Log, Registerer: c.Registry,
+	}
+	bpf := ebpf.Config{
+		Node: c.NodeName, NodeZone: c.NodeZone, NodeAddresses: c.nodePortAddresses(),
+		Log: c.Log, Registerer: c.Registry,
+	}
+	if kernel.IsBPF(bpfRoot) {
+		bpf.PinPath = filepath.Join(bpfRoot, "fingerpost")
 	}
 	return []proxyMode{
 		{
 			name: ProxyNFTables, kernel: true,
-			probe: func() error { return nftables.Probe(nftables.Config{}) },
+			probe: func() error { return nftables.Probe(nft) },
 			make: func(events func(catalog.Key, string, string)) (driver, error) {
-				cfg := nft()
-				cfg.Events = events
-				return nftables.New(cfg)
+				nft.Events = events
+				return nftables.New(nft)
 			},
-			cleanup: func() error { return nftables.Cleanup(nftables.Config{}) },
+			cleanup: func() error { return nftables.Cleanup(nft) },
+		},
+		{
+			name: ProxyIPTables, kernel: true, shared: true,
+			probe: func() error { return iptables.Probe(ipt) },
+			make: func(events func(catalog.Key, string, string)) (driver, error) {
+				ipt.Events = events
+				return iptables.New(ipt)
+			},
+			cleanup: func() error { return iptables.Cleanup(ipt) },
+		},
+		{
+			name: ProxyEBPF, kernel: true, asked: true,
+			probe: func() error { return errors.Join(ebpf.Probe(bpf), nftables.Probe(nft)) },
+			make: func(events func(catalog.Key, string, string)) (driver, error) {
+				nft.Events = events // the two complain of the same
+				outside, err := nftables.New(nft)
+				if err != nil {
+					return nil, err
+				}
+				inside, err := ebpf.New(bpf)
+				if err != nil {
+					return nil, err
+				}
+				return both{inside, outside}, nil
+			},
+			cleanup: func() error { return ebpf.Cleanup(bpf) },
+			beside:  ProxyNFTables,
 		},
 		{
 			name:  ProxyUserspace,
@@ -256,14 +321,22 @@ func (s *System) proxy(ctx context.Context, c *Config, mode *proxyMode) (driver,
 	if err != nil {
 		return nil, err
 	}
-	if c.ProxyEnd && mode.cleanup != nil {
-		s.onClose(func() {
-			if err := mode.cleanup(); err != nil {
-				c.Log.Warn("rules of virtual IPs were left behind", "mode", mode.name, "error", err)
-			}
-		})
+	if c.ProxyEnd {
+		s.onClose(func() { c.endProxy(mode) })
 	}
 	return &handover{driver: d, clean: func() { c.cleanOthers(mode) }}, nil
+}
+
+// endProxy removes the rules of a mode.
+func (c *Config) endProxy(mode *proxyMode) {
+	for _, m := range proxyModes(c) {
+		if m.cleanup == nil || m.name != mode.name && m.name != mode.beside {
+			continue
+		}
+		if err := m.cleanup(); err != nil {
+			c.Log.Warn("rules of virtual IPs were left behind", "mode", m.name, "error", err)
+		}
+	}
 }
 
 // handover removes what other modes left once its driver serves everything:
@@ -285,11 +358,12 @@ func (h *handover) Apply(ctx context.Context, b catalog.Batch) error {
 }
 
 // cleanOthers removes the rules of all modes but this one. Chains that another
-// program may have made are removed only if this node was the last to use them.
+// program may have made are removed only if this node was the last to use them,
+// or stands in for that program.
 func (c *Config) cleanOthers(now *proxyMode) {
 	last := c.lastMode()
 	for _, m := range proxyModes(c) {
-		if m.name == now.name || m.cleanup == nil || m.shared && last != m.name || m.probe() != nil {
+		if m.name == now.name || m.name == now.beside || m.cleanup == nil || m.shared && last != m.name && !c.ProxyAlone || m.probe() != nil {
 			continue
 		}
 		if err := m.cleanup(); err != nil {

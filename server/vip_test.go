@@ -84,19 +84,19 @@ func TestWithout(t *testing.T) {
 	}
 }
 
-type record struct{ said []string }
+type recorder struct{ said []string }
 
-func (r *record) Apply(context.Context, catalog.Batch) error {
+func (r *recorder) Apply(context.Context, catalog.Batch) error {
 	r.said = append(r.said, "apply")
 	return nil
 }
-func (r *record) Run(context.Context) error { return nil }
+func (r *recorder) Run(context.Context) error { return nil }
 
 func TestHandoverWaitsForTheFirstSync(t *testing.T) {
 	cat := catalog.New(nil)
 	sub := cat.Subscribe()
 	defer sub.Close()
-	r := &record{}
+	r := &recorder{}
 	h := &handover{driver: r, clean: func() { r.said = append(r.said, "clean") }}
 	apply := func() {
 		if err := h.Apply(t.Context(), sub.TryNext()); err != nil {

@@ -20,14 +20,15 @@ func (x *index) autopath(q *query, m *message, f *finding) {
 	}
 	before, was := *m, *f
 	base := q.span(0, k-2)
-	var target name
-	for _, rest := range [...]string{"\x03svc" + x.zone, x.zone, "\x00"} {
+	target := &q.aside
+	for _, rest := range x.search {
 		n := copy(target.b[:], base)
 		if n+len(rest) > maxName {
 			continue
 		}
 		copy(target.b[n:], rest)
-		target.set(string(target.b[:n+len(rest)]))
+		target.n = n + len(rest)
+		target.index()
 		m.b, m.an, m.ns, m.ar, m.tc = m.b[:q.end], 0, 0, 0, false
 		if !m.fits(headLen + target.n) {
 			break
@@ -36,7 +37,7 @@ func (x *index) autopath(q *query, m *message, f *finding) {
 		at := len(m.b)
 		m.b = append(m.b, target.b[:target.n]...)
 		m.an++
-		g := x.lookup(&target, q.qtype, 0xC000|uint16(at), m)
+		g := x.lookup(target, q.qtype, 0xC000|uint16(at), m)
 		if g.elsewhere && !x.upstream.Load() {
 			break
 		}

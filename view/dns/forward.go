@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	miekg "github.com/miekg/dns"
@@ -35,7 +36,7 @@ func (s *Server) forwardConfig(cfg *Config) forward.Config {
 	return forward.Config{
 		Zones: zones, ResolvConf: cfg.ResolvConf, Own: s.listensOn,
 		Timeout: cfg.UpstreamTimeout, MaxInFlight: cfg.MaxForwards, CacheSize: cfg.CacheSize, Prefetch: true,
-		Log: cfg.Log, Registerer: cfg.Registerer,
+		Log: cfg.Log, Registerer: cfg.Registerer, Server: "dns://" + strings.Join(cfg.Addrs, ","),
 	}
 }
 
@@ -55,6 +56,13 @@ func (s *Server) immediate(q *query, pkt, buf []byte, tcp bool) (resp []byte, f 
 	if hit, ok := s.forward.Cached(pkt, q.end, q.limit(tcp), buf[:0]); ok {
 		f.rcode = int(hit[3] & 0xF)
 		return hit, f, false
+	}
+	if s.forward.Loop(q.b[:q.n]) {
+		// Our own question, brought back by an upstream that asks us.
+		f.rcode = rcodeRefused
+		var m message
+		m.begin(buf, pkt[:q.end], q.room(tcp))
+		return m.end(q, rcodeRefused, 0), f, false
 	}
 	return resp, f, s.forward.Serves(q.b[:q.n])
 }

@@ -17,6 +17,7 @@ import (
 type index struct {
 	zone       string // wire form, with root
 	zoneLabels int
+	search     [3]string // what the names of a search list end in, after the client's own
 	ttl        atomic.Uint32
 	build      builder
 	hosts      atomic.Pointer[[]netip.Addr] // addresses of ns.dns.<zone>
@@ -86,7 +87,7 @@ type owned struct {
 
 func newIndex(zone string, labels int, ttl uint32, node string) *index {
 	x := &index{
-		zone: zone, zoneLabels: labels,
+		zone: zone, zoneLabels: labels, search: [3]string{"\x03svc" + zone, zone, "\x00"},
 		build:    builder{node: node, ttl: ttl},
 		services: newTable[string, *entry](maphash.String),
 		spaces:   newTable[string, space](maphash.String),

@@ -127,6 +127,11 @@ func text(wire string) string {
 // set takes a name that is in lower-case wire form already.
 func (n *name) set(wire string) {
 	n.n = copy(n.b[:], wire)
+	n.index()
+}
+
+// index finds the labels of what is in b.
+func (n *name) index() {
 	n.labels = 0
 	i := 0
 	for ; n.b[i] != 0; i += 1 + int(n.b[i]) {

@@ -52,6 +52,7 @@ type query struct {
 	id, flags    uint16
 	qtype, class uint16
 	client       netip.Addr // who asks, set by the caller; for autopath
+	aside        name       // scratch, so that it is not on the heap; for autopath
 	end          int        // where the question ends in the packet
 
 	edns    bool
