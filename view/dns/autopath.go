@@ -66,10 +66,11 @@ func (x *index) podIn(space []byte, a netip.Addr) bool {
 		if o.owner.space != string(space) {
 			continue
 		}
-		e := x.find([]byte(o.owner.name))
-		if e == nil {
+		p := x.services.get(o.owner.name)
+		if p == nil || *p == nil {
 			continue
 		}
+		e := *p
 		if e.unnamed(a) {
 			return true
 		}
