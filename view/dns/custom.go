@@ -161,6 +161,14 @@ func (c *customs) add(rr miekg.RR) error {
 		return err
 	}
 	at, _ := skipName(buf[:end], 0)
+	// A zone file may leave the data out, for updates (RFC 2136), and the library
+	// writes some records that nobody can read.
+	if end > at+10 {
+		_, _, err = miekg.UnpackRR(buf[:end], 0)
+	}
+	if end <= at+10 || err != nil {
+		return fmt.Errorf("%s: the data is missing or not complete; a record looks like 'printer.example A 192.0.2.7'", miekg.Type(h.Rrtype))
+	}
 	data := string(buf[at+10 : end])
 	n := names[wire]
 	if n == nil {
