@@ -2,6 +2,8 @@ package apiserver
 
 import (
 	"fmt"
+	"maps"
+	"net/netip"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -101,6 +103,11 @@ func (r *core) ownGroup(s *runtime.Scheme, codecs serializer.CodecFactory) (*gen
 	if err != nil {
 		return nil, fmt.Errorf("apiserver: storage of instances: %w", err)
 	}
+	pools, err := newAddressPoolStorage(s, opts, func() []netip.Prefix { return r.cfg.ServiceCIDRs })
+	if err != nil {
+		return nil, fmt.Errorf("apiserver: storage of address pools: %w", err)
+	}
+	maps.Copy(st, pools)
 	info.VersionedResourcesStorageMap["v1alpha1"] = st
 	return &info, nil
 }

@@ -35,7 +35,7 @@ func ownScheme() (*runtime.Scheme, serializer.CodecFactory, error) {
 		return nil, serializer.CodecFactory{}, err
 	}
 	internal := schema.GroupVersion{Group: v1alpha1.GroupName, Version: runtime.APIVersionInternal}
-	s.AddKnownTypes(internal, &v1alpha1.Instance{}, &v1alpha1.InstanceList{}, &v1alpha1.Renewal{})
+	s.AddKnownTypes(internal, &v1alpha1.Instance{}, &v1alpha1.InstanceList{}, &v1alpha1.Renewal{}, &v1alpha1.AddressPool{}, &v1alpha1.AddressPoolList{})
 	if err := s.SetVersionPriority(v1alpha1.GroupVersion); err != nil {
 		return nil, serializer.CodecFactory{}, err
 	}

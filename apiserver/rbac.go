@@ -44,6 +44,7 @@ func ownRoles() []rbacv1.ClusterRole {
 		{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: []string{"get", "list", "watch"}},
 		{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"servicecidrs"}, Verbs: []string{"get", "list", "watch"}},
 		{APIGroups: group, Resources: []string{"instances"}, Verbs: []string{"get", "list", "watch"}},
+		{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Verbs: []string{"get", "list", "watch"}},
 		{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "patch", "update"}},
 	}
 	return []rbacv1.ClusterRole{
@@ -52,7 +53,7 @@ func ownRoles() []rbacv1.ClusterRole {
 			{APIGroups: group, Resources: []string{"instances/renew"}, Verbs: []string{"create", "update"}},
 		}},
 		{ObjectMeta: metav1.ObjectMeta{Name: "fingerpost:view", Labels: aggregate("view")}, Rules: []rbacv1.PolicyRule{
-			{APIGroups: group, Resources: []string{"instances", "instances/status"}, Verbs: []string{"get", "list", "watch"}},
+			{APIGroups: group, Resources: []string{"instances", "instances/status", "addresspools", "addresspools/status"}, Verbs: []string{"get", "list", "watch"}},
 		}},
 		{ObjectMeta: metav1.ObjectMeta{Name: RoleNode}, Rules: views},
 		{ObjectMeta: metav1.ObjectMeta{Name: RoleJoined}, Rules: views},

@@ -6,11 +6,11 @@ import "github.com/spf13/cobra"
 func (a *App) commands() []*cobra.Command {
 	return []*cobra.Command{
 		// what runs
-		a.devCmd(), a.serverCmd(), a.nodeCmd(),
+		a.devCmd(), a.serverCmd(), a.nodeCmd(), a.proxyNodeCmd(),
 		// register
 		a.runCmd(), a.registerCmd(), a.renewCmd(), a.deregisterCmd(),
 		// discover
-		a.getCmd(), a.watchCmd(), a.resolveCmd(), a.explainCmd(), a.envCmd(), a.dnsCmd(),
+		a.getCmd(), a.watchCmd(), a.resolveCmd(), a.explainCmd(), a.envCmd(), a.dnsCmd(), a.vipCmd(),
 		// operate
 		a.kubectlCmd(), a.kubeconfigCmd(), a.proxyCmd(), a.snapshotCmd(), a.tokenCmd(), a.versionCmd(),
 		// images of the node

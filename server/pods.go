@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -124,6 +125,7 @@ func newPods(c *Config, cat *catalog.Catalog) (*podsNode, error) {
 		}
 		return env.Vars(snap, namespace), nil
 	}
+	cfg.Called = func(namespace string, addrs []netip.Addr) func() bool { return called(cat, namespace, addrs) }
 	p := &podsNode{cfg: cfg, rt: rt, c: c}
 	if p.agent, err = agent.New(cfg); err != nil {
 		_ = l.Close()
@@ -188,6 +190,42 @@ func (p *podsNode) run(ctx context.Context) error {
 		return agent.Reset(ctx, p.cfg)
 	}
 	return nil
+}
+
+// called finds the services that know an address of a pod. The answer is
+// whether one of them still sends there.
+func called(cat *catalog.Catalog, namespace string, addrs []netip.Addr) func() bool {
+	sends := func(e *catalog.Entry) (sends, knows bool) {
+		for i := range e.Endpoints {
+			if p := &e.Endpoints[i]; slices.Contains(addrs, p.Addr) {
+				knows, sends = true, sends || p.Ready && !p.Terminating
+			}
+		}
+		return sends, knows
+	}
+	var keys []catalog.Key
+	for e := range cat.Snapshot().All() {
+		if e.Service.Namespace != namespace {
+			continue
+		}
+		if _, knows := sends(e); knows {
+			keys = append(keys, e.Service.Key)
+		}
+	}
+	if keys == nil {
+		return nil
+	}
+	return func() bool {
+		snap := cat.Snapshot()
+		return slices.ContainsFunc(keys, func(k catalog.Key) bool {
+			e := snap.Get(k)
+			if e == nil {
+				return false
+			}
+			yes, _ := sends(e)
+			return yes
+		})
+	}
 }
 
 // endPatience is how long pods may take to end with the process.

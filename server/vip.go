@@ -317,6 +317,9 @@ func (s *System) proxy(ctx context.Context, c *Config, mode *proxyMode) (driver,
 	if !mode.kernel && len(c.ServiceCIDRs) == 0 {
 		s.add("service ranges", func(ctx context.Context) error { return s.learnRanges(ctx, c) }, nil)
 	}
+	if err := c.tellProxy(mode); err != nil {
+		return nil, err
+	}
 	d, err := mode.make(events(ctx, c))
 	if err != nil {
 		return nil, err

@@ -31,7 +31,7 @@ const (
 
 // AddToScheme registers the kinds with a scheme.
 func AddToScheme(s *runtime.Scheme) error {
-	s.AddKnownTypes(GroupVersion, &Instance{}, &InstanceList{}, &Renewal{})
+	s.AddKnownTypes(GroupVersion, &Instance{}, &InstanceList{}, &Renewal{}, &AddressPool{}, &AddressPoolList{})
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil
 }

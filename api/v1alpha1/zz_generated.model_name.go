@@ -6,6 +6,31 @@
 package v1alpha1
 
 // OpenAPIModelName returns the OpenAPI model name for this type.
+func (in AddressPool) OpenAPIModelName() string {
+	return "dev.fingerpost.v1alpha1.AddressPool"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in AddressPoolList) OpenAPIModelName() string {
+	return "dev.fingerpost.v1alpha1.AddressPoolList"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in AddressPoolSpec) OpenAPIModelName() string {
+	return "dev.fingerpost.v1alpha1.AddressPoolSpec"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in AddressPoolStatus) OpenAPIModelName() string {
+	return "dev.fingerpost.v1alpha1.AddressPoolStatus"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
+func (in AddressRange) OpenAPIModelName() string {
+	return "dev.fingerpost.v1alpha1.AddressRange"
+}
+
+// OpenAPIModelName returns the OpenAPI model name for this type.
 func (in Check) OpenAPIModelName() string {
 	return "dev.fingerpost.v1alpha1.Check"
 }

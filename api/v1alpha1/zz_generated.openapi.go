@@ -12,17 +12,214 @@ import (
 
 func GetOpenAPIDefinitions(ref common.ReferenceCallback) map[string]common.OpenAPIDefinition {
 	return map[string]common.OpenAPIDefinition{
-		Check{}.OpenAPIModelName():          schema_fingerpost_fingerpost_api_v1alpha1_Check(ref),
-		CheckResult{}.OpenAPIModelName():    schema_fingerpost_fingerpost_api_v1alpha1_CheckResult(ref),
-		Claim{}.OpenAPIModelName():          schema_fingerpost_fingerpost_api_v1alpha1_Claim(ref),
-		ExpiredClaim{}.OpenAPIModelName():   schema_fingerpost_fingerpost_api_v1alpha1_ExpiredClaim(ref),
-		Health{}.OpenAPIModelName():         schema_fingerpost_fingerpost_api_v1alpha1_Health(ref),
-		Instance{}.OpenAPIModelName():       schema_fingerpost_fingerpost_api_v1alpha1_Instance(ref),
-		InstanceList{}.OpenAPIModelName():   schema_fingerpost_fingerpost_api_v1alpha1_InstanceList(ref),
-		InstancePort{}.OpenAPIModelName():   schema_fingerpost_fingerpost_api_v1alpha1_InstancePort(ref),
-		InstanceSpec{}.OpenAPIModelName():   schema_fingerpost_fingerpost_api_v1alpha1_InstanceSpec(ref),
-		InstanceStatus{}.OpenAPIModelName(): schema_fingerpost_fingerpost_api_v1alpha1_InstanceStatus(ref),
-		Renewal{}.OpenAPIModelName():        schema_fingerpost_fingerpost_api_v1alpha1_Renewal(ref),
+		AddressPool{}.OpenAPIModelName():       schema_fingerpost_fingerpost_api_v1alpha1_AddressPool(ref),
+		AddressPoolList{}.OpenAPIModelName():   schema_fingerpost_fingerpost_api_v1alpha1_AddressPoolList(ref),
+		AddressPoolSpec{}.OpenAPIModelName():   schema_fingerpost_fingerpost_api_v1alpha1_AddressPoolSpec(ref),
+		AddressPoolStatus{}.OpenAPIModelName(): schema_fingerpost_fingerpost_api_v1alpha1_AddressPoolStatus(ref),
+		Check{}.OpenAPIModelName():             schema_fingerpost_fingerpost_api_v1alpha1_Check(ref),
+		CheckResult{}.OpenAPIModelName():       schema_fingerpost_fingerpost_api_v1alpha1_CheckResult(ref),
+		Claim{}.OpenAPIModelName():             schema_fingerpost_fingerpost_api_v1alpha1_Claim(ref),
+		ExpiredClaim{}.OpenAPIModelName():      schema_fingerpost_fingerpost_api_v1alpha1_ExpiredClaim(ref),
+		Health{}.OpenAPIModelName():            schema_fingerpost_fingerpost_api_v1alpha1_Health(ref),
+		Instance{}.OpenAPIModelName():          schema_fingerpost_fingerpost_api_v1alpha1_Instance(ref),
+		InstanceList{}.OpenAPIModelName():      schema_fingerpost_fingerpost_api_v1alpha1_InstanceList(ref),
+		InstancePort{}.OpenAPIModelName():      schema_fingerpost_fingerpost_api_v1alpha1_InstancePort(ref),
+		InstanceSpec{}.OpenAPIModelName():      schema_fingerpost_fingerpost_api_v1alpha1_InstanceSpec(ref),
+		InstanceStatus{}.OpenAPIModelName():    schema_fingerpost_fingerpost_api_v1alpha1_InstanceStatus(ref),
+		Renewal{}.OpenAPIModelName():           schema_fingerpost_fingerpost_api_v1alpha1_Renewal(ref),
+	}
+}
+
+func schema_fingerpost_fingerpost_api_v1alpha1_AddressPool(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "AddressPool is a set of addresses for Services of type LoadBalancer.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"kind": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"apiVersion": {
+						SchemaProps: spec.SchemaProps{
+							Description: "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"metadata": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Standard object's metadata.",
+							Default:     map[string]interface{}{},
+							Ref:         ref("k8s.io/apimachinery/pkg/apis/meta/v1.ObjectMeta"),
+						},
+					},
+					"spec": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Which addresses, and for whom.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(AddressPoolSpec{}.OpenAPIModelName()),
+						},
+					},
+					"status": {
+						SchemaProps: spec.SchemaProps{
+							Description: "How many are in use. Written by the server only.",
+							Default:     map[string]interface{}{},
+							Ref:         ref(AddressPoolStatus{}.OpenAPIModelName()),
+						},
+					},
+				},
+				Required: []string{"spec"},
+			},
+		},
+		Dependencies: []string{
+			AddressPoolSpec{}.OpenAPIModelName(), AddressPoolStatus{}.OpenAPIModelName(), "k8s.io/apimachinery/pkg/apis/meta/v1.ObjectMeta"},
+	}
+}
+
+func schema_fingerpost_fingerpost_api_v1alpha1_AddressPoolList(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "AddressPoolList is a list of AddressPools.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"kind": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"apiVersion": {
+						SchemaProps: spec.SchemaProps{
+							Description: "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+							Type:        []string{"string"},
+							Format:      "",
+						},
+					},
+					"metadata": {
+						SchemaProps: spec.SchemaProps{
+							Default: map[string]interface{}{},
+							Ref:     ref("k8s.io/apimachinery/pkg/apis/meta/v1.ListMeta"),
+						},
+					},
+					"items": {
+						SchemaProps: spec.SchemaProps{
+							Type: []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Ref: ref(AddressPool{}.OpenAPIModelName()),
+									},
+								},
+							},
+						},
+					},
+				},
+				Required: []string{"items"},
+			},
+		},
+		Dependencies: []string{
+			AddressPool{}.OpenAPIModelName(), "k8s.io/apimachinery/pkg/apis/meta/v1.ListMeta"},
+	}
+}
+
+func schema_fingerpost_fingerpost_api_v1alpha1_AddressPoolSpec(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "AddressPoolSpec says which addresses, and for whom.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"addresses": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-type": "atomic",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "CIDRs such as 192.0.2.0/28, or ranges such as 192.0.2.10-192.0.2.20, of both families. Nobody else may use them.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Type:   []string{"string"},
+										Format: "",
+									},
+								},
+							},
+						},
+					},
+					"autoAssign": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Whether Services that do not ask for this pool get addresses of it; true if not given.",
+							Type:        []string{"boolean"},
+							Format:      "",
+						},
+					},
+					"serviceSelector": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Only Services with these labels. None: all.",
+							Ref:         ref("k8s.io/apimachinery/pkg/apis/meta/v1.LabelSelector"),
+						},
+					},
+					"namespaces": {
+						VendorExtensible: spec.VendorExtensible{
+							Extensions: spec.Extensions{
+								"x-kubernetes-list-type": "set",
+							},
+						},
+						SchemaProps: spec.SchemaProps{
+							Description: "Only Services in these namespaces. None: all.",
+							Type:        []string{"array"},
+							Items: &spec.SchemaOrArray{
+								Schema: &spec.Schema{
+									SchemaProps: spec.SchemaProps{
+										Type:   []string{"string"},
+										Format: "",
+									},
+								},
+							},
+						},
+					},
+				},
+				Required: []string{"addresses"},
+			},
+		},
+		Dependencies: []string{
+			"k8s.io/apimachinery/pkg/apis/meta/v1.LabelSelector"},
+	}
+}
+
+func schema_fingerpost_fingerpost_api_v1alpha1_AddressPoolStatus(ref common.ReferenceCallback) common.OpenAPIDefinition {
+	return common.OpenAPIDefinition{
+		Schema: spec.Schema{
+			SchemaProps: spec.SchemaProps{
+				Description: "AddressPoolStatus says how many addresses are in use.",
+				Type:        []string{"object"},
+				Properties: map[string]spec.Schema{
+					"total": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Number of addresses.",
+							Type:        []string{"integer"},
+							Format:      "int64",
+						},
+					},
+					"used": {
+						SchemaProps: spec.SchemaProps{
+							Description: "Number of those that Services have.",
+							Type:        []string{"integer"},
+							Format:      "int64",
+						},
+					},
+				},
+			},
+		},
 	}
 }
 

@@ -82,6 +82,11 @@ type Config struct {
 	// those that every namespace has. An error delays containers.
 	Env func(namespace string) ([]string, error)
 
+	// Called tells whether services still send to addresses of a pod: nil if
+	// none knows them, else a question that can be asked again. With it, a pod
+	// that goes is told so only when nobody sends to it any more.
+	Called func(namespace string, addrs []netip.Addr) func() bool
+
 	StreamPort int32               // of the API for exec and logs; 0: none
 	Capacity   corev1.ResourceList // what is not given is asked of the machine
 	Reserved   corev1.ResourceList // capacity that is not allocatable

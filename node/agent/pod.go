@@ -60,6 +60,7 @@ type setup struct {
 type stopping struct {
 	begun    bool
 	deadline time.Time
+	drain    drain
 	over     bool // no container runs and none will
 	busy     bool // a task cleans up
 	clean    bool // nothing is left on the machine but logs

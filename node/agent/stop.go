@@ -74,6 +74,9 @@ func (p *pod) stepStop(ctx context.Context, now time.Time) (next time.Time, done
 		p.setup.cancel()
 	}
 	if !s.over {
+		if at := p.stepDrain(now); !at.IsZero() {
+			return at, false
+		}
 		if !p.stopContainers(ctx, now) || p.setup.busy {
 			return time.Time{}, false
 		}

@@ -27,6 +27,7 @@ import (
 type cluster struct {
 	machines []*machine
 	children []*child // dev, and node of the others
+	bare     []string // what each machine had before it had pods
 	dir      string
 	client   kubernetes.Interface
 	next     atomic.Int64
@@ -118,7 +119,12 @@ func newCluster(bin string, env []string, nodes int, flags ...string) (_ *cluste
 	if err := c.cable(); err != nil {
 		return nil, err
 	}
-	for i := range c.machines {
+	for i, m := range c.machines {
+		before, err := m.inventory()
+		if err != nil {
+			return nil, err
+		}
+		c.bare = append(c.bare, before)
 		if err := c.command(i, env, filepath.Join(bin, "fingerpost"), "image", "map", "e2e/web", filepath.Join(bin, "web"), "--data-dir", c.data(i)); err != nil {
 			return nil, err
 		}

@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -76,8 +75,7 @@ sleep 1000000 & echo is made; while :; do wait; done`
 	return m, <-up
 }
 
-// serve starts what is to run inside, on a thread that stays there: what it
-// starts ends with it.
+// serve starts what is to run inside, on a thread that stays there.
 func (m *machine) serve(up chan<- error) {
 	runtime.LockOSThread() // for good, and with the goroutine the thread ends
 	if unix.Gettid() == os.Getpid() {
@@ -136,7 +134,6 @@ func (m *machine) spawn(name string, cmd *exec.Cmd) (*child, error) {
 		cmd.Stdout = f
 	}
 	cmd.Stderr = f
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := m.start(cmd); err != nil {
 		return nil, fmt.Errorf("e2e: start %s: %w", name, err)
 	}
@@ -207,13 +204,35 @@ func (m *machine) fetch(url string) (int, string) {
 }
 
 // inventory is what a machine has that pods could leave behind.
-func (m *machine) inventory(t testing.TB) string {
-	t.Helper()
-	return m.sh(t, `echo links: $(ip -o link | awk -F'[ :@]+' '{print $2}' | sort)
+func (m *machine) inventory() (string, error) {
+	const line = `echo links: $(ip -o link | awk -F'[ :@]+' '{print $2}' | sort)
 echo addresses: $(ip -o addr show scope global | awk '{print $2 "=" $4}' | sort)
-echo routes: $(ip route show table all | grep -c 10.244.)
+echo routes: $(ip route show table all | grep -c '10\.244\.[0-9]*\.[1-9]')
+echo rules: $(nft list ruleset 2>/dev/null | grep -c '10\.244\.[0-9]*\.[1-9]')
 echo namespaces: $(ls /run/fingerpost/netns 2>/dev/null | wc -l)
-echo mounts: $(grep -vc ' /proc/sys' /proc/self/mountinfo)
-echo processes: $(for p in /proc/[0-9]*; do tr '\0' ' ' <$p/cmdline 2>/dev/null | cut -c1-60; echo; done | grep -Ev '^(sh|/bin/sh|tr|cut|grep|sleep 1000000|sort)? *(-c .*)?$' | grep -v ' dev \| node --' | sort)
-echo rules: $(nft list ruleset 2>/dev/null | grep -c 'dnat\|10\.244\.[0-9]*\.[2-9]')`)
+echo mounts: $(wc -l </proc/self/mountinfo)
+for p in /proc/[0-9]*; do
+	name=$(tr '\0' ' ' <$p/cmdline 2>/dev/null | cut -c1-80)
+	case "$name" in *" dev --"*|*" node --"*|"sh -c set -e; mount"*|"/bin/sh -c echo links"*|"sleep 1000000 ") ;;
+	*) [ -z "$name" ] || echo process: $name; esac
+done | sort`
+	cmd := exec.Command("/bin/sh", "-c", line)
+	p, err := m.spawn("inventory", cmd)
+	if err != nil {
+		return "", err
+	}
+	<-p.done
+	return p.text(), p.err
+}
+
+// clean waits until the machine has nothing but what it had before.
+func (m *machine) clean(t testing.TB, before string) {
+	t.Helper()
+	eventually(t, "nothing of pods is left on "+m.name, func() error {
+		now, err := m.inventory()
+		if err != nil {
+			return err
+		}
+		return unless(now == before, "there is\n%s\nand was before\n%s", now, before)
+	})
 }

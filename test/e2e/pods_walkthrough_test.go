@@ -33,11 +33,6 @@ func TestPodsWalkthrough(t *testing.T) {
 	}
 }
 
-// spread makes pods go to different nodes.
-const spread = `
-      topologySpreadConstraints:
-      - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {%s}}}`
-
 // webPod is a pod of the program web, which answers its pod's name.
 func webPod(name, labels, more string) string {
 	return fmt.Sprintf(`
@@ -71,12 +66,15 @@ func walkClusterIP(t *testing.T, c *cluster) {
 		t.Errorf("kubectl get svc:\n%s", got)
 	}
 	for _, shown := range [][]string{{"get", "endpoints", "-n", ns, "nginx-service"}, {"describe", "svc", "-n", ns, "nginx-service"}} {
-		got := c.must(t, shown...)
-		for _, ip := range ips(pods) {
-			if !strings.Contains(got, ip+":80") {
-				t.Errorf("kubectl %s has no %s:\n%s", shown[0], ip, got)
+		eventually(t, "kubectl "+shown[0], func() error {
+			got := c.must(t, shown...)
+			for _, ip := range ips(pods) {
+				if !strings.Contains(got, ip+":80") {
+					return fmt.Errorf("no %s in\n%s", ip, got)
+				}
 			}
-		}
+			return nil
+		})
 	}
 	c.must(t, "delete", "pod", "a", "-n", ns)
 	c.server().answers(t, "http://"+ip+"/", "b")
@@ -270,9 +268,10 @@ spec: {clusterIP: None, selector: {app: web}, ports: [{port: 80}]}
 		m.answers(t, url, "two")
 		m.resolves(t, zone, dns.TypeA, pods[1].Status.PodIP)
 	}
-	if got := c.must(t, "get", "endpoints", "-n", ns, "web", "-o", "jsonpath={.subsets[*].addresses[*].ip}/{.subsets[*].notReadyAddresses[*].ip}"); got != pods[1].Status.PodIP+"/"+pods[0].Status.PodIP {
-		t.Errorf("endpoints: %s", got)
-	}
+	eventually(t, "endpoints", func() error {
+		got := c.must(t, "get", "endpoints", "-n", ns, "web", "-o", "jsonpath={.subsets[*].addresses[*].ip}/{.subsets[*].notReadyAddresses[*].ip}")
+		return unless(got == pods[1].Status.PodIP+"/"+pods[0].Status.PodIP, "%s", got)
+	})
 	c.event(t, ns, "one", "Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 503")
 	c.server().sh(t, "curl -sf -X POST http://"+pods[0].Status.PodIP+"/heal")
 	c.server().answers(t, url, "one", "two")

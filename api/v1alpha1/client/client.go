@@ -115,3 +115,10 @@ func (i *Instances) Renew(ctx context.Context, name string, r *v1alpha1.Renewal)
 		SubResource("renew").Body(r).Do(ctx).Into(answer)
 	return answer, err
 }
+
+// AddressPools reads and writes AddressPools.
+func (c *Client) AddressPools() *gentype.ClientWithList[*v1alpha1.AddressPool, *v1alpha1.AddressPoolList] {
+	return gentype.NewClientWithList("addresspools", c.rest, c.codec, "",
+		func() *v1alpha1.AddressPool { return &v1alpha1.AddressPool{} },
+		func() *v1alpha1.AddressPoolList { return &v1alpha1.AddressPoolList{} })
+}

@@ -1,11 +1,9 @@
-// Package runtimetest holds what tests of a container runtime and of its
-// callers need: a runtime that only pretends, and the tests that every runtime
-// must pass.
+// Package runtimetest holds a container runtime that only pretends, for tests
+// of its callers.
 //
 // # Guarantees
 //
-//   - [Fake] keeps the contract of package runtime: the suite of this package
-//     runs against it as it runs against the real one.
+//   - [Fake] keeps the contract of package runtime.
 //   - [Fake] starts no goroutine and takes time only in StopContainer, so it
 //     works inside a testing/synctest bubble.
 //   - [Fake.Dump] is the same text for the same state.

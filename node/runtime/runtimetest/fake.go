@@ -13,7 +13,7 @@ import (
 )
 
 // Fake is a runtime without processes. A command runs until Exit ends it; the
-// shell lines that the suite uses ("exit 3", "echo a; sleep 1000") do what they
+// shell lines that tests use ("exit 3", "echo a; sleep 1000") do what they
 // say, see script. The zero value is not usable, see NewFake.
 type Fake struct {
 	mu      sync.Mutex
@@ -194,7 +194,10 @@ func (f *Fake) StartContainer(_ context.Context, c runtime.ContainerConfig) erro
 	if p == nil {
 		return fmt.Errorf("runtimetest: start %s: pod %s: %w", c.ID.Name, c.ID.PodUID, runtime.ErrNotFound)
 	}
-	if p.containers[c.ID] != nil {
+	if old := p.containers[c.ID]; old != nil {
+		if old.Failure != "" { // asked again, it is the same
+			return fmt.Errorf("runtimetest: start %s: %s: %w", c.ID.Name, old.Failure, runtime.ErrCannotRun)
+		}
 		return nil
 	}
 	if f.onStart != nil {
@@ -220,7 +223,7 @@ func (f *Fake) StartContainer(_ context.Context, c runtime.ContainerConfig) erro
 	return nil
 }
 
-// script reads a shell line as the suite writes them.
+// script reads a shell line as tests write them.
 func script(args []string) (code int, ends, stubborn bool) {
 	if len(args) != 3 || args[1] != "-c" {
 		return 0, false, false

@@ -113,7 +113,7 @@ func (w *writes) empty() bool {
 
 // flush writes in the order that is right at every moment: what a frontend
 // leads to, then the frontends, then what nothing leads to any more.
-func (w *writes) flush(m *maps) error {
+func (w *writes) flush(m *store) error {
 	return errors.Join(
 		w.slot.write(m.slot), w.pick.write(m.pick), w.svc.write(m.svc), w.addr.write(m.addr),
 		w.addr.remove(m.addr), w.svc.remove(m.svc), w.slot.remove(m.slot), w.pick.remove(m.pick),

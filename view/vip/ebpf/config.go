@@ -27,6 +27,8 @@ type Config struct {
 	// this process's network namespace. Empty: all addresses of that namespace,
 	// read again every few seconds.
 	NodeAddresses []netip.Addr
+	// NoLoopback: node ports do not answer on 127.0.0.1 and ::1.
+	NoLoopback bool
 	// CgroupPath is the control group whose processes are served, with those
 	// below it. "": the root of the cgroup2 hierarchy.
 	CgroupPath string

@@ -14,7 +14,9 @@ import (
 const layout = "v1"
 
 // What the maps hold, byte for byte; the offsets in program_linux.go follow it.
-// Ports are in network order, everything else in the machine's.
+// Ports are in network order, everything else in the machine's. Padding has a
+// name because it is part of the keys: it must be zero, which Go does not promise
+// for fields without.
 type (
 	address [16]byte
 	port    [2]byte
@@ -38,12 +40,12 @@ type (
 	slotValue struct {
 		Addr  address
 		Port  port
-		_     [6]byte
+		Pad   [6]byte
 		Ident uint64
 	}
 	pickKey struct {
 		ID    uint32
-		_     uint32
+		Pad   uint32
 		Ident uint64
 	}
 	addrValue struct {
@@ -54,13 +56,13 @@ type (
 		Cookie uint64
 		Addr   address
 		Port   port
-		_      [6]byte
+		Pad    [6]byte
 	}
 	flowValue struct {
 		Addr  address
 		Port  port
 		Proto uint8
-		_     [5]byte
+		Pad   [5]byte
 		Netns uint64 // of a connected UDP socket, else 0
 	}
 	clientKey struct {

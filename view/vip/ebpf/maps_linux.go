@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maps are what the programs and this process share.
-type maps struct {
+// store is what the programs and this process share.
+type store struct {
 	svc, slot, pick, addr *ebpf.Map
 	flow, client          *ebpf.Map
 }
@@ -26,7 +26,7 @@ type mapSpec struct {
 	entries    int
 }
 
-func (m *maps) specs(cfg *Config) []mapSpec {
+func (m *store) specs(cfg *Config) []mapSpec {
 	// Entries of plain tables are allocated when they are needed: the limits
 	// are far above what most clusters have.
 	const lazy = unix.BPF_F_NO_PREALLOC
@@ -41,9 +41,9 @@ func (m *maps) specs(cfg *Config) []mapSpec {
 }
 
 // openMaps takes the pinned maps or makes new ones. A map of another size than
-// configured is made anew, which is said by fresh.
-func openMaps(cfg *Config, dir string) (m *maps, err error) {
-	m = &maps{}
+// configured is made anew, with the contents of the old one.
+func openMaps(cfg *Config, dir string) (m *store, err error) {
+	m = &store{}
 	defer func() {
 		if err != nil {
 			m.close()
@@ -54,6 +54,7 @@ func openMaps(cfg *Config, dir string) (m *maps, err error) {
 			Name: "fp_" + s.name, Type: s.typ, Flags: s.flags,
 			KeySize: s.key, ValueSize: s.value, MaxEntries: uint32(s.entries),
 		}
+		var before *ebpf.Map
 		if dir != "" {
 			path := filepath.Join(dir, "map_"+s.name)
 			old, err := ebpf.LoadPinnedMap(path, nil)
@@ -62,7 +63,8 @@ func openMaps(cfg *Config, dir string) (m *maps, err error) {
 				continue
 			}
 			if err == nil {
-				_ = old.Close()
+				defer old.Close()
+				before = old
 			} else if !errors.Is(err, os.ErrNotExist) {
 				return m, fmt.Errorf("ebpf: open the pinned map %s: %w", path, err)
 			}
@@ -70,12 +72,26 @@ func openMaps(cfg *Config, dir string) (m *maps, err error) {
 		if *s.to, err = ebpf.NewMap(spec); err != nil {
 			return m, fmt.Errorf("ebpf: make the map %s: %w", s.name, err)
 		}
+		if before != nil {
+			refill(*s.to, before)
+		}
 	}
 	return m, nil
 }
 
+// refill copies what fits. What does not is put right by the first comparison.
+func refill(to, from *ebpf.Map) {
+	if to.KeySize() != from.KeySize() || to.ValueSize() != from.ValueSize() {
+		return
+	}
+	var key, value []byte
+	for all := from.Iterate(); all.Next(&key, &value); {
+		_ = to.Put(key, value)
+	}
+}
+
 // pin keeps the maps in a directory, in place of those that are there.
-func (m *maps) pin(cfg *Config, dir string) error {
+func (m *store) pin(dir string) error {
 	for _, s := range m.specs(&Config{}) {
 		path := filepath.Join(dir, "map_"+s.name)
 		if (*s.to).IsPinned() {
@@ -91,7 +107,7 @@ func (m *maps) pin(cfg *Config, dir string) error {
 	return nil
 }
 
-func (m *maps) close() {
+func (m *store) close() {
 	for _, s := range m.specs(&Config{}) {
 		if *s.to != nil {
 			_ = (*s.to).Close()

@@ -92,8 +92,9 @@ func (c *code) copy(to int16, from asm.Register, offset int16, n int16) {
 }
 
 func (c *code) zero(from, to int16) {
+	c.add(asm.Mov.Imm(asm.R2, 0))
 	for i := from; i < to; i += 8 {
-		c.add(asm.StoreImm(asm.RFP, i, 0, asm.DWord))
+		c.add(asm.StoreMem(asm.RFP, i, asm.R2, asm.DWord))
 	}
 }
 
@@ -106,7 +107,7 @@ func (c *code) readAddr(f family, ip4, ip6 int16, to int16) {
 		return
 	}
 	c.add(
-		asm.StoreImm(asm.RFP, to, 0, asm.DWord),
+		asm.Mov.Imm(asm.R2, 0), asm.StoreMem(asm.RFP, to, asm.R2, asm.DWord),
 		asm.Mov.Imm32(asm.R2, mappedWord()), asm.StoreMem(asm.RFP, to+8, asm.R2, asm.Word),
 		asm.LoadMem(asm.R2, asm.R6, ip4, asm.Word), asm.StoreMem(asm.RFP, to+12, asm.R2, asm.Word),
 	)
@@ -153,7 +154,7 @@ type options struct {
 // forward is the program of connect and sendmsg.
 //
 // R6 context, R7 svcValue, R8 count or clientValue, R9 slotValue.
-func forward(m *maps, f family, sendmsg bool, o options) asm.Instructions {
+func forward(m *store, f family, sendmsg bool, o options) asm.Instructions {
 	var c code
 	c.add(
 		asm.Mov.Reg(asm.R6, asm.R1),
@@ -231,7 +232,7 @@ func forward(m *maps, f family, sendmsg bool, o options) asm.Instructions {
 // sticky goes to "chosen" with the endpoint that the client had before, if it
 // has one and may still use it, and to "random" otherwise. The client is the
 // network namespace for services with affinity, else the socket that sends.
-func (c *code) sticky(m *maps, sendmsg bool) {
+func (c *code) sticky(m *store, sendmsg bool) {
 	c.add(asm.LoadMem(asm.R9, asm.R7, 16, asm.DWord))
 	if sendmsg {
 		c.add(asm.JNE.Imm(asm.R9, 0, "session"))
@@ -270,7 +271,7 @@ func (c *code) sticky(m *maps, sendmsg bool) {
 }
 
 // choose takes a random slot, and notes it where sticky will look.
-func (c *code) choose(m *maps, sendmsg bool) {
+func (c *code) choose(m *store, sendmsg bool) {
 	c.label("random")
 	c.add(
 		asm.FnGetPrandomU32.Call(),
@@ -296,7 +297,7 @@ func (c *code) choose(m *maps, sendmsg bool) {
 }
 
 // backward is the program of recvmsg and getpeername.
-func backward(m *maps, f family) asm.Instructions {
+func backward(m *store, f family) asm.Instructions {
 	var c code
 	c.add(asm.Mov.Reg(asm.R6, asm.R1))
 	c.zero(stFlowKey, stFlowKey+32)
@@ -312,7 +313,7 @@ func backward(m *maps, f family) asm.Instructions {
 
 // release forgets a socket that is closed, so that those still open are
 // remembered for longer.
-func release(m *maps) asm.Instructions {
+func release(m *store) asm.Instructions {
 	var c code
 	c.add(
 		asm.Mov.Reg(asm.R6, asm.R1),
@@ -321,6 +322,7 @@ func release(m *maps) asm.Instructions {
 	)
 	c.zero(stFlowKey, stFlowKey+32)
 	c.add(
+		asm.LoadMem(asm.R2, asm.R6, sockDstPort, asm.Half),
 		asm.StoreMem(asm.RFP, stFlowKey+24, asm.R2, asm.Half),
 		asm.LoadMem(asm.R2, asm.R6, sockFamily, asm.Word),
 		asm.JEq.Imm(asm.R2, syscall.AF_INET6, "six"),
@@ -351,7 +353,7 @@ type hook struct {
 
 // hooks gives all programs. Those that translate back come first, so that no
 // socket is translated one way only.
-func hooks(m *maps, o options) []hook {
+func hooks(m *store, o options) []hook {
 	v4, v6 := family{}, family{v6: true}
 	addr := ebpf.CGroupSockAddr
 	return []hook{

@@ -23,7 +23,6 @@ type Config struct {
 	Node      string       // this node's name
 	Addresses []netip.Addr // where to listen; empty: all addresses
 	Log       *slog.Logger // nil: no log
-	Now       func() time.Time
 	// Failed is told when a port cannot be had, once until it can. nil: nobody.
 	Failed func(key catalog.Key, err error)
 }
@@ -46,17 +45,15 @@ type check struct {
 	port  uint16
 	local atomic.Int64 // ready endpoints here
 
-	servers []*http.Server
-	told    bool
+	listeners []net.Listener
+	servers   []*http.Server
+	told      bool
 }
 
 // New makes a server that answers nowhere yet.
 func New(cfg Config) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
-	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
 	}
 	if cfg.Failed == nil {
 		cfg.Failed = func(catalog.Key, error) {}
@@ -80,13 +77,18 @@ func (s *Server) Run(ctx context.Context) error {
 			}
 			return nil
 		case <-tick.C:
-			s.mu.Lock()
-			for _, c := range s.byKey {
-				if len(c.servers) == 0 {
-					s.listen(c)
-				}
-			}
-			s.mu.Unlock()
+			s.retry()
+		}
+	}
+}
+
+// retry opens the ports that could not be had.
+func (s *Server) retry() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.byKey {
+		if len(c.servers) == 0 {
+			s.listen(c)
 		}
 	}
 }
@@ -163,9 +165,9 @@ func (s *Server) listen(c *check) {
 			return
 		}
 		srv := &http.Server{Handler: c, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
-		c.servers = append(c.servers, srv)
+		c.servers, c.listeners = append(c.servers, srv), append(c.listeners, l)
 		go func() {
-			if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 				s.cfg.Log.Warn("healthcheck: serve", "service", c.key, "error", err)
 			}
 		}()
@@ -173,11 +175,15 @@ func (s *Server) listen(c *check) {
 	c.told = false
 }
 
+// close gives the ports back before it returns: another service may want them.
 func (c *check) close() {
+	for _, l := range c.listeners {
+		_ = l.Close()
+	}
 	for _, srv := range c.servers {
 		_ = srv.Close()
 	}
-	c.servers = nil
+	c.listeners, c.servers = nil, nil
 }
 
 // ServeHTTP answers a load balancer.

@@ -70,7 +70,7 @@ func (f *family) due(now time.Time) bool {
 // is wrong, "" if nothing.
 func (f *family) check(now time.Time, clock func() time.Time) (string, error) {
 	f.watch.mark()
-	s, err := f.tool.save(seed)
+	s, err := f.tool.save(f.seed)
 	if err != nil {
 		return "", err
 	}

@@ -26,6 +26,7 @@ type family struct {
 	pause   time.Duration
 
 	watch   watch
+	seed    maphash.Seed   // of the sums, which are compared within this process only
 	sums    map[string]sum // of chains that were compared once
 	changed map[string]bool
 	checkAt time.Time
@@ -62,7 +63,8 @@ func newFamily(cfg *Config, v6 bool) (*family, error) {
 		return nil, err
 	}
 	for _, t := range tools {
-		f := &family{tool: t, place: at, cfg: cfg, ports: map[catalog.Key][]*port{}, sums: map[string]sum{}, changed: map[string]bool{}}
+		f := &family{tool: t, place: at, cfg: cfg, ports: map[catalog.Key][]*port{}, sums: map[string]sum{}, changed: map[string]bool{},
+			seed: maphash.MakeSeed(), watch: watch{v6: v6, nft: t.flavour == NFT}}
 		if err = t.probe(&f.place); err == nil {
 			f.resetRefs()
 			return f, nil
@@ -164,7 +166,7 @@ func (f *family) all() iter.Seq[rules] {
 // everything writes all chains anew: at the start, after a refusal, and when
 // others have changed them.
 func (f *family) everything(now time.Time) error {
-	was, err := f.tool.save(seed)
+	was, err := f.tool.save(f.seed)
 	if err == nil {
 		err = f.tool.restore(f.place.full(f.all(), was))
 	}
@@ -187,10 +189,7 @@ func (f *family) everything(now time.Time) error {
 	}
 	clear(f.sums)
 	clear(f.changed)
-	f.checkAt = now.Add(f.cfg.Resync)
+	f.checkAt = now // to learn what the chains look like
 	f.watch.mark()
 	return nil
 }
-
-// seed of the sums of chains: they are compared within this process only.
-var seed = maphash.MakeSeed()

@@ -2,7 +2,6 @@ package iptables
 
 import (
 	"cmp"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -38,7 +37,6 @@ type port struct {
 	portKey
 	fronts []*vip.Frontend // by scope, then address
 	extra
-	elsewhere bool // internalTrafficPolicy Local, but only other nodes have endpoints
 }
 
 // extra is what rules need of a service besides its frontends.
@@ -58,28 +56,12 @@ func extraOf(e *catalog.Entry) extra {
 	return x
 }
 
-// elsewhere gives the ClusterIP frontends of a service that have endpoints on
-// other nodes only, which policy Local rules out.
-func elsewhere(e *catalog.Entry, at vip.Place) (out []vip.Front) {
-	if e == nil || e.Service == nil || !e.Service.InternalLocal {
-		return nil
-	}
-	s := *e.Service
-	s.InternalLocal, s.ExternalIPs, s.LoadBalancerIPs = false, nil, nil
-	for _, f := range vip.Compile(&catalog.Entry{Service: &s, Endpoints: e.Endpoints}, at) {
-		if f.Scope == vip.Cluster && len(f.Backends) > 0 {
-			out = append(out, f.Front)
-		}
-	}
-	return out
-}
-
 func (p *port) equal(o *port) bool {
-	return p.portKey == o.portKey && p.extra == o.extra && p.elsewhere == o.elsewhere && slices.Equal(p.fronts, o.fronts)
+	return p.portKey == o.portKey && p.extra == o.extra && slices.Equal(p.fronts, o.fronts)
 }
 
 // portsOf groups the frontends that a service has.
-func portsOf(fronts []*vip.Frontend, x extra, far []vip.Front) []*port {
+func portsOf(fronts []*vip.Frontend, x extra) []*port {
 	byKey := map[portKey]*port{}
 	var out []*port
 	for _, f := range fronts {
@@ -91,7 +73,6 @@ func portsOf(fronts []*vip.Frontend, x extra, far []vip.Front) []*port {
 			out = append(out, p)
 		}
 		p.fronts = append(p.fronts, f)
-		p.elsewhere = p.elsewhere || slices.Contains(far, f.Front) && len(f.Backends) == 0
 	}
 	for _, p := range out {
 		slices.SortFunc(p.fronts, func(a, b *vip.Frontend) int {
@@ -99,19 +80,5 @@ func portsOf(fronts []*vip.Frontend, x extra, far []vip.Front) []*port {
 		})
 	}
 	slices.SortFunc(out, func(a, b *port) int { return a.compare(b.portKey) })
-	return out
-}
-
-// usable gives the addresses that established flows may go on to.
-func (p *port) usable() map[netip.AddrPort]bool {
-	out := map[netip.AddrPort]bool{}
-	for _, f := range p.fronts {
-		for _, b := range f.Backends {
-			out[b.Addr] = true
-		}
-		for _, b := range f.Local {
-			out[b.Addr] = true
-		}
-	}
 	return out
 }

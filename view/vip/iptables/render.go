@@ -226,6 +226,15 @@ func (w *writer) outside(f *vip.Frontend, local bool) {
 	w.rules.chains = append(w.rules.chains, c)
 }
 
+// reject is how a client is turned away at once. ICMP errors are limited in
+// their rate, so TCP gets a reset.
+func (w *writer) reject() string {
+	if w.port.proto == catalog.TCP {
+		return "REJECT --reject-with tcp-reset"
+	}
+	return "REJECT"
+}
+
 // front is what leads to the chains of a port, or turns away.
 func (w *writer) front(f *vip.Frontend, internalChain string) {
 	to := fmt.Sprintf("-p %s -m %s --dport %d", w.proto, w.proto, f.Addr.Port())
@@ -245,21 +254,20 @@ func (w *writer) front(f *vip.Frontend, internalChain string) {
 	}
 	const none, noneHere = "has no endpoints", "has no local endpoints"
 	if f.Scope == vip.Cluster {
-		switch {
-		case len(f.Backends) > 0:
+		if len(f.Backends) > 0 {
 			w.add(natServices, "%s -j %s", match("cluster IP"), internalChain)
-		case w.port.elsewhere:
-			refuse(filterServices, noneHere, "DROP")
-		default:
-			refuse(filterServices, none, "REJECT")
+		} else {
+			refuse(filterServices, none, w.reject())
 		}
 		if len(w.at.services) > 0 {
-			w.add(filterClusterIPs, "-d %s -m comment --comment %q -j REJECT", f.Addr.Addr(), clean(f.Service.String())+" has no such port")
+			why := clean(f.Service.String()) + " has no such port"
+			w.add(filterClusterIPs, "-d %s -p tcp -m comment --comment %q -j REJECT --reject-with tcp-reset", f.Addr.Addr(), why)
+			w.add(filterClusterIPs, "-d %s ! -p tcp -m comment --comment %q -j REJECT", f.Addr.Addr(), why)
 		}
 		return
 	}
 	if len(f.Backends) == 0 {
-		refuse(filterExternal, none, "REJECT")
+		refuse(filterExternal, none, w.reject())
 		return
 	}
 	if f.LocalOnly && len(f.Local) == 0 {

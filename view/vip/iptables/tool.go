@@ -98,13 +98,14 @@ func choose(flavour string, v6 bool) (out []tool, err error) {
 	return []tool{nft, legacy}, nil
 }
 
-// count is the number of rules there are.
+// count is the number of rules there are, and of chains of ours. It makes no
+// table that is not there.
 func (t tool) count() (n int) {
 	out, err := t.command(context.Background(), t.saveArg).Output()
 	if err != nil {
 		return 0
 	}
-	return bytes.Count(out, []byte("\n-A "))
+	return bytes.Count(out, []byte("\n-A ")) + bytes.Count(out, []byte("\n:KUBE-"))
 }
 
 func (t tool) command(ctx context.Context, argv []string, args ...string) *exec.Cmd {
@@ -159,8 +160,6 @@ func (r *refusal) Error() string {
 
 func (r *refusal) Unwrap() error { return r.err }
 
-var lineNumber = regexp.MustCompile(`line:? (\d+)`)
-
 // restore makes the kernel follow a text.
 func (t tool) restore(what text) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -180,7 +179,7 @@ func (t tool) restore(what text) error {
 	_ = in.Close()
 	if err := cmd.Wait(); err != nil {
 		r := &refusal{program: strings.Join(t.restoreArg, " "), err: err, says: complaint.String()}
-		if m := lineNumber.FindStringSubmatch(r.says); m != nil {
+		if m := regexp.MustCompile(`line:? (\d+)`).FindStringSubmatch(r.says); m != nil {
 			n, _ := strconv.Atoi(m[1])
 			if rule := what.at(n); rule != "COMMIT" {
 				r.rule = rule
@@ -230,7 +229,7 @@ func (t tool) probe(at *place) error {
 		"-p udp -m udp -j DNAT --to-destination " + to,
 		"-j MASQUERADE",
 	}
-	needFilter := []string{"-m conntrack --ctstate NEW -j REJECT", "-m conntrack --ctstate INVALID -j DROP"}
+	needFilter := []string{"-m conntrack --ctstate NEW -j REJECT", "-p tcp -j REJECT --reject-with tcp-reset", "-m conntrack --ctstate INVALID -j DROP"}
 	recent := "-m recent --rcheck --seconds 10 --reap --name KUBE-AFF-TEST -j RETURN"
 	fully := "-j MASQUERADE --random-fully"
 	sctp := "-p sctp -m sctp -j DNAT --to-destination " + to

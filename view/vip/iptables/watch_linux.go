@@ -64,7 +64,7 @@ func (w *watch) read() (out [2]uint64) {
 
 // generation is the number of transactions that nftables has had.
 func generation() uint64 {
-	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, 0)
+	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, unix.NLM_F_ACK)
 	req.AddRawData([]byte{unix.AF_UNSPEC, 0, 0, 0}) // struct nfgenmsg
 	msgs, err := req.Execute(unix.NETLINK_NETFILTER, 0)
 	if err != nil || len(msgs) == 0 || len(msgs[0]) < 4 {

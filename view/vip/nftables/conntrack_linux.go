@@ -1,13 +1,13 @@
 package nftables
 
 import (
-	"net"
+	"encoding/binary"
+	"errors"
 	"net/netip"
 	"slices"
 	"time"
 
-	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/fingerpost/fingerpost/catalog"
@@ -40,63 +40,41 @@ func (d *Driver) lookAtFlows() {
 		return
 	}
 	began := time.Now()
-	h, err := d.conntrack()
-	if err != nil {
-		d.cfg.Log.Warn("nftables: UDP flows to endpoints that left may go on: conntrack cannot be asked", "error", err)
-		clear(d.udp)
-		return
-	}
-	defer h.Close()
-	var families [2]bool
-	for f := range d.udp {
-		families[index(f.Addr.Addr().Is6())] = true
-	}
-	for i, wanted := range families {
-		if !wanted {
+	for i, family := range []byte{unix.AF_INET, unix.AF_INET6} {
+		var of []vip.Front
+		for f := range d.udp {
+			if index(f.Addr.Addr().Is6()) == i {
+				of = append(of, f)
+			}
+		}
+		if len(of) == 0 {
 			continue
 		}
-		n, err := h.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily([2]int{unix.AF_INET, unix.AF_INET6}[i]), stale{d})
+		n, err := d.k.cutFlows(family, of, d.stale)
 		if err != nil {
 			d.cfg.Log.Warn("nftables: UDP flows to endpoints that left may go on", "error", err)
 		}
-		d.metrics.cut(int(n))
+		d.metrics.cut(n)
 	}
 	clear(d.udp)
 	d.udpCost = time.Since(began)
-	d.cfg.Log.Debug("nftables: looked at the UDP flows", "took", d.udpCost)
+	d.cfg.Log.Debug("nftables: looked at UDP flows", "took", d.udpCost)
 }
 
-func (d *Driver) conntrack() (*netlink.Handle, error) {
-	if d.cfg.netns != 0 {
-		return netlink.NewHandleAt(netns.NsHandle(d.cfg.netns), unix.NETLINK_NETFILTER)
-	}
-	return netlink.NewHandle(unix.NETLINK_NETFILTER)
-}
-
-// stale finds flows of the frontends that changed which lead to no backend of
-// theirs.
-type stale struct{ d *Driver }
-
-func (s stale) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
-	if flow.Forward.Protocol != unix.IPPROTO_UDP {
+// stale says whether a flow is of a frontend that changed, and leads to no
+// backend of it.
+func (d *Driver) stale(to, backend netip.AddrPort) bool {
+	at := d.nodeFront(to, catalog.UDP)
+	if _, touched := d.udp[at]; !touched {
 		return false
 	}
-	to, ok := addrPort(flow.Forward.DstIP, flow.Forward.DstPort)
-	if !ok {
+	if at.Addr != to && !d.answersAt(to.Addr()) {
 		return false
 	}
-	at := s.d.nodeFront(to, catalog.UDP)
-	if _, touched := s.d.udp[at]; !touched {
-		return false
-	}
-	if at.Addr != to && !s.d.answersAt(to.Addr()) {
-		return false
-	}
-	front := s.d.fronts[at]
+	front := d.fronts[at]
 	if front == nil {
 		return true
 	}
-	backend, _ := addrPort(flow.Reverse.SrcIP, flow.Reverse.SrcPort)
 	leads := func(b vip.Backend) bool { return b.Addr == backend }
 	return !slices.ContainsFunc(front.Backends, leads) && !slices.ContainsFunc(front.Local, leads)
 }
@@ -107,7 +85,151 @@ func (d *Driver) answersAt(a netip.Addr) bool {
 	return len(d.cfg.NodeAddresses) == 0 || slices.Contains(d.cfg.NodeAddresses, a)
 }
 
-func addrPort(ip net.IP, port uint16) (netip.AddrPort, bool) {
-	a, ok := netip.AddrFromSlice(ip)
-	return netip.AddrPortFrom(a.Unmap(), port), ok
+// The numbers of conntrack's messages and attributes (nfnetlink_conntrack.h).
+const (
+	ctGet    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 1
+	ctDelete = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2
+
+	ctaOrig, ctaReply, ctaZone, ctaFilter = 1, 2, 18, 25
+
+	ctaTupleIP, ctaTupleProto       = 1, 2
+	ctaV4Src, ctaV4Dst              = 1, 2
+	ctaV6Src, ctaV6Dst              = 3, 4
+	ctaProtoNum                     = 1
+	ctaProtoSrcPort, ctaProtoDst    = 2, 3
+	filterDst, filterNum, filterDPt = 1 << 1, 1 << 3, 1 << 5
+)
+
+// cutFlows deletes the UDP flows that stale picks, by where they were sent to
+// and who answers them. The kernel is asked for those of one frontend if there
+// is only one, and for all UDP otherwise; older ones give everything.
+func (k *kernel) cutFlows(family byte, of []vip.Front, stale func(to, backend netip.AddrPort) bool) (int, error) {
+	filter := uint32(filterNum)
+	proto := []netlink.Attribute{{Type: ctaProtoNum, Data: []byte{unix.IPPROTO_UDP}}}
+	var ip []netlink.Attribute
+	if len(of) == 1 {
+		at := of[0].Addr
+		filter |= filterDPt
+		proto = append(proto, netlink.Attribute{Type: ctaProtoDst, Data: binary.BigEndian.AppendUint16(nil, at.Port())})
+		if !at.Addr().IsUnspecified() {
+			filter |= filterDst
+			kind := uint16(ctaV4Dst)
+			if at.Addr().Is6() {
+				kind = ctaV6Dst
+			}
+			ip = append(ip, netlink.Attribute{Type: kind, Data: at.Addr().AsSlice()})
+		}
+	}
+	tuple := []netlink.Attribute{nested(ctaTupleProto, proto...)}
+	if len(ip) > 0 {
+		tuple = append(tuple, nested(ctaTupleIP, ip...))
+	}
+	var doomed [][]byte
+	err := k.dump(ctGet, family, []netlink.Attribute{
+		nested(ctaOrig, tuple...),
+		nested(ctaFilter,
+			netlink.Attribute{Type: 1, Data: binary.NativeEndian.AppendUint32(nil, filter)},
+			netlink.Attribute{Type: 2, Data: make([]byte, 4)}),
+	}, func() { doomed = nil }, func(b []byte) error {
+		f, err := decodeFlow(b)
+		if err == nil && f.udp && stale(f.to, f.backend) {
+			doomed = append(doomed, append([]byte{family, unix.NFNETLINK_V0, 0, 0}, f.name...))
+		}
+		return err
+	})
+	if err != nil || len(doomed) == 0 {
+		return 0, err
+	}
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: k.netns})
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	n := 0
+	for _, name := range doomed {
+		_, err := c.Execute(netlink.Message{
+			Header: netlink.Header{Type: ctDelete, Flags: netlink.Request | netlink.Acknowledge}, Data: name,
+		})
+		switch {
+		case err == nil:
+			n++
+		case !errors.Is(err, unix.ENOENT): // it ended by itself
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+func nested(kind uint16, attrs ...netlink.Attribute) netlink.Attribute {
+	data, _ := netlink.MarshalAttributes(attrs) // fails for more than 64 KiB only
+	return netlink.Attribute{Type: kind | unix.NLA_F_NESTED, Data: data}
+}
+
+// flow is what is needed of a conntrack entry.
+type flow struct {
+	udp     bool
+	to      netip.AddrPort // of the client's packets
+	backend netip.AddrPort // who answers
+	name    []byte         // the attributes that name it
+}
+
+func decodeFlow(b []byte) (f flow, err error) {
+	var inner error
+	err = attributes(b, func(kind uint16, v []byte) {
+		switch kind {
+		case ctaOrig:
+			f.name = appendAttribute(f.name, kind|unix.NLA_F_NESTED, v)
+			var e error
+			_, f.to, f.udp, e = decodeTuple(v)
+			inner = errors.Join(inner, e)
+		case ctaReply:
+			var e error
+			f.backend, _, _, e = decodeTuple(v)
+			inner = errors.Join(inner, e)
+		case ctaZone:
+			f.name = appendAttribute(f.name, kind, v)
+		}
+	})
+	return f, errors.Join(err, inner)
+}
+
+func appendAttribute(b []byte, kind uint16, v []byte) []byte {
+	b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofNlAttr+len(v)))
+	b = append(binary.NativeEndian.AppendUint16(b, kind), v...)
+	for len(b)%4 != 0 {
+		b = append(b, 0)
+	}
+	return b
+}
+
+// decodeTuple decodes one direction of a flow.
+func decodeTuple(b []byte) (src, dst netip.AddrPort, udp bool, err error) {
+	var addrs [2]netip.Addr
+	var ports [2]uint16
+	var inner error
+	err = attributes(b, func(kind uint16, v []byte) {
+		switch kind {
+		case ctaTupleIP:
+			inner = errors.Join(inner, attributes(v, func(kind uint16, v []byte) {
+				switch kind {
+				case ctaV4Src, ctaV6Src:
+					addrs[0], _ = netip.AddrFromSlice(v)
+				case ctaV4Dst, ctaV6Dst:
+					addrs[1], _ = netip.AddrFromSlice(v)
+				}
+			}))
+		case ctaTupleProto:
+			inner = errors.Join(inner, attributes(v, func(kind uint16, v []byte) {
+				switch {
+				case kind == ctaProtoNum && len(v) == 1:
+					udp = v[0] == unix.IPPROTO_UDP
+				case kind == ctaProtoSrcPort && len(v) == 2:
+					ports[0] = binary.BigEndian.Uint16(v)
+				case kind == ctaProtoDst && len(v) == 2:
+					ports[1] = binary.BigEndian.Uint16(v)
+				}
+			}))
+		}
+	})
+	return netip.AddrPortFrom(addrs[0], ports[0]), netip.AddrPortFrom(addrs[1], ports[1]), udp, errors.Join(err, inner)
 }

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"syscall"
 	"time"
 
 	nft "github.com/google/nftables"
@@ -75,7 +78,7 @@ func (d *Driver) look() {
 			}
 		}
 	}
-	if d.strange && d.broken == nil && now.Sub(d.checked) >= d.cfg.Resync {
+	if d.strange && d.broken == nil && now.Sub(d.checked) >= max(d.cfg.Resync, 100*d.cost) {
 		d.broken = errors.New("comparison due")
 	}
 	if d.broken != nil {
@@ -85,19 +88,8 @@ func (d *Driver) look() {
 
 // whole says whether the chains of a family are as they should be.
 func (d *Driver) whole(f *family) bool {
-	ok, err := d.k.intact(f)
-	if err != nil || !ok {
-		return false
-	}
-	for p := range d.plans[index(f.v6)] {
-		if p.what != "lb" {
-			continue
-		}
-		if ok, err := d.k.same(f, f.planChain(p)); err != nil || !ok {
-			return false
-		}
-	}
-	return true
+	ok, err := d.k.intact(f, slices.Collect(maps.Keys(d.plans[index(f.v6)]))...)
+	return ok && err == nil
 }
 
 // start takes over what is in the kernel. If that is nothing of ours, or of
@@ -178,7 +170,10 @@ func (d *Driver) repair() error {
 	if !d.cfg.Now().Before(d.retryAt) || d.retryAt.IsZero() {
 		d.retryAt = d.cfg.Now().Add(retryEvery)
 		d.metrics.repaired()
-		if err := d.compare(); err != nil {
+		began := time.Now()
+		err := d.compare()
+		d.cost = time.Since(began)
+		if err != nil {
 			d.broken = err
 			d.cfg.Log.Warn("nftables: the kernel does not have what it should; it is tried again", "error", err)
 			return err
@@ -218,14 +213,12 @@ func (d *Driver) compare() error {
 		if err != nil {
 			return err
 		}
+		labels, err := d.k.labels(f)
+		if err != nil {
+			return err
+		}
 		for _, p := range d.wanted(f.v6) {
-			ok := have[native(p.id())]
-			if ok && p.what == "lb" {
-				if ok, err = d.k.same(f, f.planChain(p)); err != nil {
-					return err
-				}
-			}
-			if !ok {
+			if !have[native(p.id())] || p.what == "lb" && !f.same(f.planChain(p), labels) {
 				t.plans[i] = append(t.plans[i], p)
 			}
 		}
@@ -264,9 +257,8 @@ func (d *Driver) compare() error {
 		}
 	}
 	d.counts = counts
-	err := error(nil)
 	if !t.empty() || anew[0] || anew[1] {
-		err = d.transact(func(c *nft.Conn) error {
+		structure := func(c *nft.Conn) error {
 			for i, f := range d.families {
 				if drop[i] {
 					c.DelTable(f.table)
@@ -277,11 +269,15 @@ func (d *Driver) compare() error {
 					}
 				}
 			}
-			return t.fill(c)
-		}, func() {})
-	}
-	if err != nil {
-		return err
+			return nil
+		}
+		err := d.transact(func(c *nft.Conn) error { return errors.Join(structure(c), t.fill(c)) }, func() {})
+		if errors.Is(err, syscall.EMSGSIZE) || errors.Is(err, syscall.ENOBUFS) || errors.Is(err, syscall.ENOMEM) {
+			err = d.inPieces(structure, t)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	for i, f := range d.families {
 		d.plans[i] = map[plan]bool{}
@@ -293,4 +289,44 @@ func (d *Driver) compare() error {
 	}
 	d.strange, d.checked = false, d.cfg.Now()
 	return nil
+}
+
+// inPieces does in many transactions what is too big for one. An element and
+// what it replaces go together.
+func (d *Driver) inPieces(structure func(*nft.Conn) error, t *txn) error {
+	plans := &txn{d: d, plans: t.plans}
+	if err := d.transact(func(c *nft.Conn) error { return errors.Join(structure(c), plans.fill(c)) }, func() {}); err != nil {
+		return err
+	}
+	const piece = 500
+	adds := make(map[place]element, len(t.add))
+	for _, e := range t.add {
+		adds[e.place] = e
+	}
+	part := d.newTxn()
+	send := func(least int) error {
+		if len(part.del)+len(part.add) < least {
+			return nil
+		}
+		err := d.commit(part)
+		part = d.newTxn()
+		return err
+	}
+	for _, e := range t.del {
+		part.del = append(part.del, e)
+		if a, ok := adds[e.place]; ok {
+			part.add = append(part.add, a)
+			delete(adds, e.place)
+		}
+		if err := send(piece); err != nil {
+			return err
+		}
+	}
+	for _, a := range adds {
+		part.add = append(part.add, a)
+		if err := send(piece); err != nil {
+			return err
+		}
+	}
+	return send(1)
 }

@@ -44,6 +44,7 @@ type Driver struct {
 	gen     uint32    // after our last transaction, or what we looked at
 	strange bool      // somebody else changed the ruleset since the last comparison
 	checked time.Time // the last comparison of everything
+	cost    time.Duration
 
 	udp     map[vip.Front]struct{} // whose flows must be looked at
 	udpCost time.Duration          // of the last look
@@ -81,7 +82,7 @@ func New(cfg Config) (*Driver, error) {
 		return nil, fmt.Errorf("nftables: start: the kernel refuses the rules (use another proxy mode): %w", refused)
 	}
 	d.checks = healthcheck.New(healthcheck.Config{
-		Node: cfg.Node, Addresses: cfg.NodeAddresses, Log: cfg.Log, Now: cfg.Now,
+		Node: cfg.Node, Addresses: cfg.NodeAddresses, Log: cfg.Log,
 		Failed: func(key catalog.Key, err error) { cfg.Events(key, ReasonCannotCheck, err.Error()) },
 	})
 	return d, nil

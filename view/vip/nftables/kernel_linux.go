@@ -1,6 +1,7 @@
 package nftables
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -18,9 +19,9 @@ type kernel struct {
 	netns int
 	conn  *nft.Conn
 	gens  *netlink.Conn
-	sent  int // messages in the current transaction
 
 	refuse func() error // of tests: an error instead of a commit
+	buffer int          // of tests: what the socket can send; 0: socketBuffer
 }
 
 // The whole of 10,000 services with 10 endpoints is a message of about 10 MB.
@@ -33,7 +34,7 @@ func (k *kernel) open() (*nft.Conn, error) {
 	opts := []nft.ConnOption{nft.AsLasting(), nft.WithSockOptions(func(c *netlink.Conn) error {
 		// Without CAP_NET_ADMIN over the host these may be refused; then the
 		// transactions must fit what there is.
-		_ = c.SetWriteBuffer(socketBuffer)
+		_ = c.SetWriteBuffer(cmp.Or(k.buffer, socketBuffer))
 		_ = c.SetReadBuffer(socketBuffer)
 		return nil
 	})}
@@ -177,9 +178,9 @@ func (f *family) addPlans(c *nft.Conn, plans []plan) error {
 	return addElements(c, f.sets[setPlans], verdicts)
 }
 
-// intact says whether the base chains have the rules that they should, and the
-// sets are there.
-func (k *kernel) intact(f *family) (bool, error) {
+// intact says whether the base chains and those of plans have the rules that
+// they should, and the sets are there.
+func (k *kernel) intact(f *family, plans ...plan) (bool, error) {
 	if there, err := k.exists(f); err != nil || !there {
 		return false, err
 	}
@@ -194,123 +195,85 @@ func (k *kernel) intact(f *family) (bool, error) {
 			return false, nil
 		}
 	}
-	for _, ch := range f.chains {
-		ok, err := k.same(f, ch)
-		if !ok || err != nil {
-			return false, err
-		}
-	}
-	return true, nil
-}
-
-// same says whether a chain is there with its rules and no others.
-func (k *kernel) same(f *family, ch *chain) (bool, error) {
-	labels, err := k.labels(f, ch.Name)
-	if err != nil || len(labels) != len(ch.rules) {
+	labels, err := k.labels(f)
+	if err != nil {
 		return false, err
 	}
-	for i, r := range ch.rules {
-		if labels[i] != string(f.label(r)) {
+	for _, p := range plans {
+		if p.what == "lb" && !f.same(f.planChain(p), labels) {
 			return false, nil
 		}
 	}
-	return true, nil
+	return !slices.ContainsFunc(f.chains, func(ch *chain) bool { return !f.same(ch, labels) }), nil
 }
 
-// labels gives the user data of the rules of a chain. The expressions are not
-// looked at: the library cannot decode all of them.
-func (k *kernel) labels(f *family, chain string) ([]string, error) {
-	if _, err := k.generation(); err != nil { // opens the connection
-		return nil, err
+// same says whether a chain is there with its rules and no others.
+func (f *family) same(ch *chain, labels map[string][]string) bool {
+	have, there := labels[ch.Name]
+	if len(have) != len(ch.rules) || !there && len(ch.rules) > 0 {
+		return false
 	}
-	data, err := netlink.MarshalAttributes([]netlink.Attribute{
+	for i, r := range ch.rules {
+		if have[i] != string(f.label(r)) {
+			return false
+		}
+	}
+	return true
+}
+
+// labels gives the user data of all rules by chain. The expressions are not
+// looked at: whoever changes a rule makes one without our label.
+func (k *kernel) labels(f *family) (map[string][]string, error) {
+	var out map[string][]string
+	err := k.dump(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETRULE, byte(f.table.Family), []netlink.Attribute{
 		{Type: unix.NFTA_RULE_TABLE, Data: []byte(f.table.Name + "\x00")},
-		{Type: unix.NFTA_RULE_CHAIN, Data: []byte(chain + "\x00")},
-	})
-	if err != nil {
-		return nil, err
-	}
-	replies, err := k.gens.Execute(netlink.Message{
-		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETRULE, Flags: netlink.Request | netlink.Dump},
-		Data:   append([]byte{byte(f.table.Family), unix.NFNETLINK_V0, 0, 0}, data...),
+	}, func() { out = map[string][]string{} }, func(b []byte) error {
+		chain, label, err := ruleLabel(b)
+		out[chain] = append(out[chain], label)
+		return err
 	})
 	if errors.Is(err, syscall.ENOENT) {
 		return nil, nil
 	}
-	if err != nil {
-		_ = k.gens.Close()
-		k.gens = nil
-		return nil, err
-	}
-	var out []string
-	for _, m := range replies {
-		label, ok, err := ruleLabel(m.Data, chain)
-		if err != nil {
-			return nil, err
-		}
-		if ok {
-			out = append(out, label)
-		}
-	}
-	return out, nil
+	return out, err
 }
 
-// ruleLabel decodes one rule of a dump: its user data, if it is of the chain.
-func ruleLabel(data []byte, chain string) (label string, ok bool, err error) {
-	if len(data) < 4 {
-		return "", false, errors.New("short message")
-	}
-	ad, err := netlink.NewAttributeDecoder(data[4:])
+// readSet gives the elements of a set to f, again from the first after begin.
+func (k *kernel) readSet(f *family, s setName, begin func(), each func(key, end, val []byte)) error {
+	err := k.dump(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETSETELEM, byte(f.table.Family), []netlink.Attribute{
+		{Type: unix.NFTA_SET_ELEM_LIST_TABLE, Data: []byte(f.table.Name + "\x00")},
+		{Type: unix.NFTA_SET_ELEM_LIST_SET, Data: []byte(string(s) + "\x00")},
+	}, begin, func(b []byte) error { return elementsOf(b, each) })
 	if err != nil {
-		return "", false, err
+		return fmt.Errorf("read %s: %w", s, err)
 	}
-	for ad.Next() {
-		switch ad.Type() {
-		case unix.NFTA_RULE_CHAIN:
-			ok = ad.String() == chain
-		case unix.NFTA_RULE_USERDATA:
-			label = string(ad.Bytes())
-		}
-	}
-	return label, ok, ad.Err()
+	return nil
 }
 
 // read adds the elements of a family that depend on services.
 func (k *kernel) read(f *family, out map[place]content) error {
-	c, err := k.open()
-	if err != nil {
-		return err
-	}
-	for name, s := range f.sets {
+	for name := range f.sets {
 		if name.foreign() {
 			continue
 		}
-		all, err := c.GetSetElements(s)
-		if err != nil {
-			k.close()
-			return fmt.Errorf("read %s: %w", name, err)
-		}
-		for _, e := range all {
-			out[place{f.v6, name, string(e.Key)}] = content{string(e.Val), string(e.KeyEnd)}
+		var seen []place
+		if err := k.readSet(f, name, func() {
+			for _, p := range seen {
+				delete(out, p)
+			}
+			seen = seen[:0]
+		}, func(key, end, val []byte) {
+			p := place{f.v6, name, string(key)}
+			out[p], seen = content{string(val), string(end)}, append(seen, p)
+		}); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
 // known gives the numbers of the plans that are there.
-func (k *kernel) known(f *family) (map[string]bool, error) {
-	c, err := k.open()
-	if err != nil {
-		return nil, err
-	}
-	all, err := c.GetSetElements(f.sets[setPlans])
-	if err != nil {
-		k.close()
-		return nil, fmt.Errorf("read plans: %w", err)
-	}
-	out := map[string]bool{}
-	for _, e := range all {
-		out[string(e.Key)] = true
-	}
-	return out, nil
+func (k *kernel) known(f *family) (out map[string]bool, err error) {
+	err = k.readSet(f, setPlans, func() { out = map[string]bool{} }, func(key, _, _ []byte) { out[string(key)] = true })
+	return out, err
 }

@@ -142,8 +142,13 @@ func (f *family) base() {
 		append(f.toNode(), f.dispatch(setLocal.node(), f.key(true))...),
 		rule{goTo("services")},
 	)
+	// What stays on this machine finds its way back as it is, and an address of
+	// loopback must stay one.
+	away := []expr.Any{&expr.Meta{Key: expr.MetaKeyOIFTYPE, Register: r0},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: r0, Data: binary.NativeEndian.AppendUint16(nil, unix.ARPHRD_LOOPBACK)}}
 	plain("masquerade",
-		rule{mark(r0), bits(r0, ^f.mark, 0), setMark(r0), &expr.Masq{FullyRandom: true}},
+		rule{mark(r0), bits(r0, ^f.mark, 0), setMark(r0)},
+		rule(join(away, &expr.Masq{FullyRandom: true})),
 	)
 	entry := []rule{{goTo("outside")}}
 	if f.pods {
@@ -153,8 +158,8 @@ func (f *family) base() {
 	hooked("output", nft.ChainTypeNAT, nft.ChainHookOutput, *nft.ChainPriorityNATDest, rule{goTo("services")})
 	hooked("postrouting", nft.ChainTypeNAT, nft.ChainHookPostrouting, *nft.ChainPriorityNATSource,
 		rule{mark(r0), bits(r0, f.mark, 0), isNot(r0, 0), goTo("masquerade")},
-		rule{&expr.Ct{Register: r0, Key: expr.CtKeySTATUS}, bits(r0, ctStatusDNAT, 0), isNot(r0, 0),
-			f.addr(true)(r0), daddr(r0 + f.words()), in(setHairpin, r0), &expr.Masq{FullyRandom: true}},
+		rule(join(&expr.Ct{Register: r0, Key: expr.CtKeySTATUS}, bits(r0, ctStatusDNAT, 0), isNot(r0, 0), away,
+			f.addr(true)(r0), daddr(r0+f.words()), in(setHairpin, r0), &expr.Masq{FullyRandom: true})),
 	)
 	hooked("forward", nft.ChainTypeFilter, nft.ChainHookForward, *nft.ChainPriorityFilter,
 		rule{&expr.Ct{Register: r0, Key: expr.CtKeySTATE}, bits(r0, expr.CtStateBitINVALID, 0), isNot(r0, 0),

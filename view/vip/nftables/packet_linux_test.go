@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+	"time"
 
 	"github.com/fingerpost/fingerpost/view/vip/viptest"
 )
@@ -14,14 +15,34 @@ func TestMain(m *testing.M) {
 	viptest.Main(m, func(c viptest.NodeConfig) (viptest.Driver, error) {
 		return New(Config{
 			Node: c.Node, NodeZone: c.Zone, NodeAddresses: c.NodeAddrs, PodCIDRs: c.PodCIDRs, ServiceCIDRs: c.ServiceCIDRs,
-			Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})),
+			Resync: time.Second,
+			Log:    slog.New(slog.NewTextHandler(func() *os.File { f, _ := os.Create("/tmp/v1driver.log"); return f }(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 		})
 	})
 }
 
+// TestAnyAddress: without a list node ports answer on all addresses.
+func TestAnyAddress(t *testing.T) {
+	s := viptest.Suite{
+		Can: []string{"source", "check", "affinity", "udp-cleanup", "kept", "ipv6", "drop", "shortcut"}, Only: "core-",
+		Config: func(c *viptest.NodeConfig) { c.NodeAddrs = nil },
+	}
+	s.Run(t)
+}
+
+// TestNoPodCIDRs: the ranges of pods are not known.
+func TestNoPodCIDRs(t *testing.T) {
+	s := viptest.Suite{
+		Can: []string{"source"}, Extra: os.DirFS("testdata/nopods"), Only: "nopods",
+		Config: func(c *viptest.NodeConfig) { c.PodCIDRs = nil },
+	}
+	s.Run(t)
+}
+
 func TestPackets(t *testing.T) {
 	s := viptest.Suite{
-		Random: 60, Churn: 3000,
+		Extra:  os.DirFS("testdata"),
+		Random: 60, Seed: 1795241656249518564, Churn: 3000,
 		Can: []string{"source", "check", "affinity", "udp-cleanup", "kept", "ipv6", "drop", "shortcut"},
 	}
 	if _, err := exec.LookPath("nft"); err == nil {

@@ -39,6 +39,8 @@
 //	note ID FROM ADDR:PORT[/udp] remembers who answers; "remove NAME @ID" removes that endpoint
 //	noted ID FROM ADDR:PORT[/udp] "the same" or "another" one than noted answers
 //	await FROM ADDR:PORT[/udp] ANSWER   connects until that is the only answer, at most 10 s
+//	invalid ID POD:PORT          the pod sends a segment far out of the window on the other side of the
+//	                             connection ID (IPv4): "stopped" on the way, or "arrived"
 //	wait DURATION                for what takes time by its nature
 //	check PORT                   status of the health check node port, from o
 //	restart                      kill -9 the driver, start it again with the same catalog

@@ -1,14 +1,19 @@
 package viptest
 
 import (
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // times takes a last word ×N off.
@@ -73,8 +78,110 @@ func (r *run) more(words []string) ([]string, error) {
 			<-time.After(50 * time.Millisecond)
 		}
 		return got, nil
+	case "invalid":
+		h := r.conns[words[1]]
+		name, port, _ := strings.Cut(words[2], ":")
+		n, err := strconv.ParseUint(port, 10, 16)
+		if h == nil || r.w.hosts[name] == nil || err != nil {
+			return nil, fmt.Errorf("invalid ID POD:PORT")
+		}
+		client := h.c.LocalAddr().(*net.TCPAddr).AddrPort()
+		from := netip.AddrPortFrom(r.w.ips[name][0], uint16(n))
+		seq, ack, err := sequences(h.c.(*net.TCPConn))
+		if err != nil {
+			return nil, err
+		}
+		seq += 1 << 30
+		var watch int
+		if err := h.from.in(func() (err error) {
+			watch, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_TCP)
+			return err
+		}); err != nil {
+			return nil, err
+		}
+		defer unix.Close(watch)
+		if err := r.w.hosts[name].in(func() error { return sendStray(from, client, seq, ack) }); err != nil {
+			return nil, err
+		}
+		return arrived(watch, seq)
 	}
 	return nil, fmt.Errorf("no command is called %q", words[0])
+}
+
+// arrived says whether a raw socket gets the stray segment soon.
+func arrived(fd int, seq uint32) ([]string, error) {
+	limit := unix.NsecToTimeval(int64(100 * time.Millisecond))
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err != nil {
+		return nil, err
+	}
+	buf := make([]byte, 2048)
+	for {
+		n, _, err := unix.Recvfrom(fd, buf, 0)
+		if errors.Is(err, unix.EAGAIN) {
+			return []string{"stopped"}, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if head := int(buf[0]&15) * 4; n >= head+8 && binary.BigEndian.Uint32(buf[head+4:]) == seq {
+			return []string{"arrived"}, nil
+		}
+	}
+}
+
+// sequences gives what a connection expects next and has sent so far.
+func sequences(c *net.TCPConn) (receive, send uint32, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, 0, err
+	}
+	const receiveQueue, sendQueue, offQuietly = 1, 2, -1
+	e := raw.Control(func(fd uintptr) {
+		get := func(queue int) uint32 {
+			if err == nil {
+				err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_REPAIR_QUEUE, queue)
+			}
+			n, e := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUEUE_SEQ)
+			err = errors.Join(err, e)
+			return uint32(n)
+		}
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_REPAIR, 1)
+		receive, send = get(receiveQueue), get(sendQueue)
+		err = errors.Join(err, unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_REPAIR, offQuietly))
+	})
+	return receive, send, errors.Join(err, e)
+}
+
+// sendStray sends a TCP segment over IPv4 that is far out of its connection's
+// window, as a retransmission may be that was long under way.
+func sendStray(from, to netip.AddrPort, seq, ack uint32) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_TCP)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	src, dst := from.Addr().As4(), to.Addr().Unmap().As4()
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: src}); err != nil {
+		return err
+	}
+	be := binary.BigEndian
+	b := be.AppendUint16(nil, from.Port())
+	b = be.AppendUint16(b, to.Port())
+	b = be.AppendUint32(b, seq)
+	b = be.AppendUint32(b, ack)
+	b = append(b, 5<<4, 0x18, 1, 0, 0, 0, 0, 0)
+	b = append(b, "stray\n"...)
+	sum := uint32(unix.IPPROTO_TCP) + uint32(len(b))
+	for _, part := range [][]byte{src[:], dst[:], b} {
+		for i := 0; i < len(part); i += 2 {
+			sum += uint32(part[i])<<8 | uint32(part[i+1])
+		}
+	}
+	for sum>>16 > 0 {
+		sum = sum&0xffff + sum>>16
+	}
+	be.PutUint16(b[16:], ^uint16(sum))
+	return unix.Sendto(fd, b, 0, &unix.SockaddrInet4{Addr: dst})
 }
 
 // who gives the name of the one that answers a new connection.

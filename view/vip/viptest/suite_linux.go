@@ -25,6 +25,8 @@ var files embed.FS
 type Suite struct {
 	// Can are the words of require that the driver fulfils.
 	Can []string
+	// Config changes what the driver is told of its node. nil: nothing.
+	Config func(*NodeConfig)
 	// Prepare is called once, in the namespace of node a. nil: nothing.
 	Prepare func() error
 	// After is called in that namespace when the driver has stopped, with the
@@ -35,6 +37,9 @@ type Suite struct {
 	Each func() error
 	// Only limits the run to files whose name has this in it.
 	Only string
+	// Skip are scripts, by name without .txt, that the driver is known to fail,
+	// with the reason.
+	Skip map[string]string
 	// Extra has scripts (*.txt at its top) of the driver's own, played after
 	// the others: faults that only it can have. nil: none.
 	Extra fs.FS
@@ -72,6 +77,9 @@ type held struct {
 func (s *Suite) Run(t *testing.T) {
 	w := newWorld(t)
 	cfg := nodeConfig(t.TempDir())
+	if s.Config != nil {
+		s.Config(&cfg)
+	}
 	if s.Prepare != nil {
 		w.hosts["a"].must(w.hosts["a"].in(s.Prepare))
 	}
@@ -123,6 +131,9 @@ func (r *run) begin(t *testing.T) (end func()) {
 }
 
 func (r *run) play(t *testing.T, files fs.FS, name, where string) {
+	if why := r.s.Skip[strings.TrimSuffix(name, ".txt")]; why != "" {
+		t.Skip(why)
+	}
 	text, err := fs.ReadFile(files, name)
 	if err != nil {
 		t.Fatal(err)
@@ -211,7 +222,7 @@ func (r *run) do(words []string) ([]string, error) {
 	case "absent": // a change while there is no driver
 		_, err := r.m.do(r.w, words[1:])
 		return nil, err
-	case "spread", "note", "noted", "await", "wait":
+	case "spread", "note", "noted", "await", "wait", "invalid":
 		return r.more(words)
 	case "connect":
 		words, n, err := times(words, 30)
@@ -254,6 +265,9 @@ func (r *run) do(words []string) ([]string, error) {
 			out, err = exec.Command(words[1], words[2:]...).CombinedOutput()
 			return err
 		})
+		if len(out) == 0 {
+			return nil, err
+		}
 		return strings.Split(strings.TrimSpace(string(out)), "\n"), err
 	}
 	return nil, fmt.Errorf("no command is called %q", words[0])
