@@ -75,7 +75,8 @@ bench: build $(TOOLS)/kube-apiserver $(TOOLS)/etcd ## measure, side by side with
 	@KUBE_APISERVER=$(TOOLS)/kube-apiserver ETCD=$(TOOLS)/etcd hack/bench.sh $(BENCHFLAGS)
 
 .PHONY: bench-dns
-bench-dns: deps build $(COREDNS) ## measure the DNS beside CoreDNS, knotd, nsd and an echo
+bench-dns: build $(COREDNS) ## measure the DNS beside CoreDNS, knotd, nsd and an echo
+	@hack/deps.sh bench
 	$(GO) build -o $(TOOLS)/dnsbench ./bench/dnsbench
 	$(TOOLS)/dnsbench -fingerpost $(FINGERPOST_BIN) -coredns $(COREDNS) $(BENCHFLAGS)
 

@@ -1,12 +1,16 @@
 #!/bin/bash
 # Installs the programs that tests run besides ours, where they are missing:
 # with apt, when root. Otherwise it names them, and the tests that need one
-# that is missing say so.
+# that is missing say so. "deps.sh bench" adds the programs that we are
+# measured beside.
 set -euo pipefail
 
 # program:package
 wanted=(dig:bind9-dnsutils nslookup:bind9-dnsutils host:bind9-host curl:curl ip:iproute2 python3:python3 git:git nft:nftables
 	node:nodejs nsenter:util-linux chattr:e2fsprogs patch:patch busybox:busybox-static)
+if [ "${1-}" = bench ]; then
+	wanted+=(knotd:knot nsd:nsd gcc:gcc taskset:util-linux)
+fi
 
 missing=() packages=()
 for w in "${wanted[@]}"; do
@@ -22,5 +26,11 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
 fi
 echo "deps: installing ${packages[*]}" >&2
 export DEBIAN_FRONTEND=noninteractive
+# Servers among them are not to be started by their installation.
+if [ ! -e /usr/sbin/policy-rc.d ]; then
+	printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+	chmod 755 /usr/sbin/policy-rc.d
+	trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+fi
 apt-get -qq update </dev/null >/dev/null
 apt-get -qq install -y --no-install-recommends "${packages[@]}" </dev/null >/dev/null

@@ -9,7 +9,7 @@ for dir in $(go list -f '{{.Dir}}' "$@"); do
 	grep -lqs '^func Fuzz' "$dir"/*_test.go || continue
 	for target in $(go test -vet=off -list '^Fuzz' "$dir" | grep '^Fuzz'); do
 		echo "== $dir $target (${FUZZTIME:=30s})"
-		go test -vet=off -run '^$' -fuzz "^$target\$" -fuzztime "$FUZZTIME" "$dir" || failed=1
+		go test -vet=off -run '^$' -fuzz "^$target\$" -fuzztime "$FUZZTIME" -fuzzminimizetime 10x "$dir" || failed=1
 		ran=$((ran + 1))
 	done
 done
