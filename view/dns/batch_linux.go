@@ -90,7 +90,6 @@ type batch struct {
 	in     [batchSize][udpRead]byte
 	out    [batchSize][answerCap]byte
 	oob    [batchSize][oobCap]byte
-	took   [batchSize]int // length of the question by answer
 
 	query   query
 	waiting [zones]uint64 // answers of this batch by zone

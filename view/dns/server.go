@@ -88,9 +88,6 @@ type Config struct {
 	Now        func() time.Time      // nil: time.Now
 }
 
-// recheck is how often files that may change are looked at.
-const recheck = 5 * time.Second
-
 // Server is the DNS view. Apply may be called before, while and after Run.
 type Server struct {
 	cfg     Config

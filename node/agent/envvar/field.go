@@ -96,7 +96,7 @@ func (f Fields) Resource(r *corev1.ResourceFieldSelector, c *corev1.Container) (
 	}
 	q, there := c.Resources.Limits[corev1.ResourceName(name)]
 	if kind == "requests" {
-		q, there = c.Resources.Requests[corev1.ResourceName(name)]
+		q = c.Resources.Requests[corev1.ResourceName(name)]
 	} else if !there {
 		q = f.Allocatable[corev1.ResourceName(name)]
 	}

@@ -33,9 +33,7 @@ func enter() struct{} {
 	if errors.As(err, &cannot) {
 		say = SaysCannot
 	}
-	if err != nil {
-		unix.Write(controlFD, append([]byte{say}, err.Error()...)) //nolint:errcheck // nobody else to tell
-	}
+	unix.Write(controlFD, append([]byte{say}, err.Error()...)) //nolint:errcheck // nobody else to tell
 	os.Exit(127)
 	return struct{}{}
 }
@@ -45,6 +43,7 @@ type cannotRun struct{ reason string }
 
 func (c *cannotRun) Error() string { return c.reason }
 
+// run ends in the command; it comes back with an error only.
 func run() error {
 	data, err := io.ReadAll(os.NewFile(controlFD, "keeper"))
 	if err != nil {
