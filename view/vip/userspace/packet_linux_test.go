@@ -25,12 +25,7 @@ func outside() []netip.Prefix {
 }
 
 func TestPackets(t *testing.T) {
-	// A UDP socket that was connected keeps its IPv6 peer after it is
-	// disconnected (the kernel clears the IPv4 one only), so none ever opens.
-	const udp6 = "UDP over IPv6 is refused"
-	s := viptest.Suite{Can: []string{"affinity", "ipv6", "udp-cleanup"}, Skip: map[string]string{
-		"core-v6-udp": udp6, "hairpin-v6": udp6, "nodeport": udp6, "udp-flows-v6": udp6,
-	}, Prepare: func() error {
+	s := viptest.Suite{Can: []string{"affinity", "ipv6", "udp-cleanup"}, Prepare: func() error {
 		for _, p := range append(outside(), netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd96::/112")) {
 			if err := kernel.AddLocalRange(p); err != nil {
 				return err

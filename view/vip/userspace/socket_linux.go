@@ -212,6 +212,9 @@ func (s *udpServer) setOpen(open bool) error {
 		if !open {
 			return unix.Connect(fd, sockaddr(s.at))
 		}
+		if s.at.Addr().Is6() {
+			return s.renew(fd)
+		}
 		none := unix.RawSockaddrInet6{Family: unix.AF_UNSPEC}
 		_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&none)), unsafe.Sizeof(none))
 		if errno != 0 {
@@ -219,6 +222,22 @@ func (s *udpServer) setOpen(open bool) error {
 		}
 		return nil
 	})
+}
+
+// renew puts a new socket in the place of one that was connected. The kernel
+// forgets the peer of an IPv4 socket only: one of IPv6 stays deaf to everybody
+// else after it was disconnected.
+func (s *udpServer) renew(fd int) error {
+	fresh, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("make a socket: %w", err)
+	}
+	err = unix.Dup3(fresh, fd, unix.O_CLOEXEC) // frees the port
+	unix.Close(fresh)
+	if err != nil {
+		return fmt.Errorf("replace a socket: %w", err)
+	}
+	return bind(fd, s.at, unix.SOCK_DGRAM)
 }
 
 func (s *udpServer) send(p []byte, to netip.AddrPort) error {
