@@ -58,6 +58,10 @@ build: ## build bin/fingerpost
 test: deps lint build $(KUBECTL) $(COREDNS) ## install what tests need, lint, build, and run every test
 	timeout --foreground -k 10 $(TESTTOTAL) $(GO) test -vet=off -timeout $(TESTTIMEOUT) $(TESTFLAGS) $(PKG)
 
+.PHONY: test-vm
+test-vm: ## run the tests that need another kernel (IPVS) in a virtual machine
+	@GO=$(GO) hack/vm/run.sh ./view/vip/ipvs
+
 .PHONY: deps
 deps: ## install the programs that tests use, if they are missing
 	@hack/deps.sh

@@ -6,7 +6,7 @@
 set -euo pipefail
 
 # program:package
-wanted=(dig:bind9-dnsutils nslookup:bind9-dnsutils host:bind9-host curl:curl ip:iproute2 python3:python3 git:git nft:nftables
+wanted=(dig:bind9-dnsutils nslookup:bind9-dnsutils host:bind9-host curl:curl ip:iproute2 python3:python3 git:git nft:nftables iptables:iptables
 	node:nodejs nsenter:util-linux chattr:e2fsprogs patch:patch busybox:busybox-static)
 if [ "${1-}" = bench ]; then
 	wanted+=(knotd:knot nsd:nsd gcc:gcc taskset:util-linux)

@@ -17,7 +17,6 @@ const (
 	ReasonConflict    = "VirtualIPConflict"      // another service has the address already
 	ReasonCannotCheck = "CannotServeHealthCheck" // the health check node port cannot be had
 	ReasonUnsupported = "NotSupported"           // this kernel has no iptables for the family, protocol or affinity
-	ReasonRefused     = "RulesRefused"           // iptables does not take the rules of this service
 )
 
 // Flavours of iptables.

@@ -66,17 +66,11 @@ func newFamily(cfg *Config, v6 bool) (*family, error) {
 		f := &family{tool: t, place: at, cfg: cfg, ports: map[catalog.Key][]*port{}, sums: map[string]sum{}, changed: map[string]bool{},
 			seed: maphash.MakeSeed(), watch: watch{v6: v6, nft: t.flavour == NFT}}
 		if err = t.probe(&f.place); err == nil {
-			f.resetRefs()
+			_, f.refs = collect(f.all())
 			return f, nil
 		}
 	}
 	return nil, err
-}
-
-func (f *family) resetRefs() {
-	for s := range f.refs {
-		f.refs[s] = map[string]int{}
-	}
 }
 
 func (f *family) name() string {
@@ -167,8 +161,9 @@ func (f *family) all() iter.Seq[rules] {
 // others have changed them.
 func (f *family) everything(now time.Time) error {
 	was, err := f.tool.save(f.seed)
+	lists, refs := collect(f.all())
 	if err == nil {
-		err = f.tool.restore(f.place.full(f.all(), was))
+		err = f.tool.restore(f.place.full(f.all(), &lists, was))
 	}
 	if err != nil {
 		f.wrong = true
@@ -177,16 +172,7 @@ func (f *family) everything(now time.Time) error {
 		return fmt.Errorf("iptables: write the rules of %s: %w", f.name(), err)
 	}
 	f.begun, f.wrong, f.pause = true, false, 0
-	f.resetRefs()
-	for r := range f.all() {
-		for s := range sharedCount {
-			if s.counted() {
-				for _, rule := range r.shared[s] {
-					f.refs[s][rule]++
-				}
-			}
-		}
-	}
+	f.refs = refs
 	clear(f.sums)
 	clear(f.changed)
 	f.checkAt = now // to learn what the chains look like

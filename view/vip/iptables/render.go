@@ -155,10 +155,12 @@ func (w *writer) endpoints(lists ...[]vip.Backend) {
 			if w.affinity() > 0 {
 				remember = " -m recent --set --name " + w.list(b)
 			}
-			w.rules.chains = append(w.rules.chains, chain{w.endpointChain(b), []string{
-				fmt.Sprintf("-s %s -m comment --comment %q -j %s", b.Addr.Addr(), w.name, chainMarkMasq),
-				fmt.Sprintf("-p %s -m comment --comment %q%s -m %s -j DNAT --to-destination %s", w.proto, w.name, remember, w.proto, b.Addr),
-			}})
+			c := chain{name: w.endpointChain(b)}
+			if !b.Addr.Addr().IsLoopback() { // on this machine itself there is nothing to lead back
+				c.rules = append(c.rules, fmt.Sprintf("-s %s -m comment --comment %q -j %s", b.Addr.Addr(), w.name, chainMarkMasq))
+			}
+			c.rules = append(c.rules, fmt.Sprintf("-p %s -m comment --comment %q%s -m %s -j DNAT --to-destination %s", w.proto, w.name, remember, w.proto, b.Addr))
+			w.rules.chains = append(w.rules.chains, c)
 		}
 	}
 }
@@ -167,7 +169,7 @@ func (w *writer) endpoints(lists ...[]vip.Backend) {
 func (w *writer) choice(name string, backends []vip.Backend, ofClusterIP bool) {
 	c := chain{name: name}
 	for _, f := range w.port.fronts {
-		if f.Scope == vip.Cluster && ofClusterIP {
+		if f.Scope == vip.Cluster && ofClusterIP && !f.Addr.Addr().IsLoopback() {
 			c.rules = append(c.rules, w.offCluster(f)...)
 		}
 	}

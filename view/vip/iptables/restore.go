@@ -3,6 +3,7 @@ package iptables
 import (
 	"bufio"
 	"io"
+	"iter"
 	"slices"
 )
 
@@ -53,31 +54,49 @@ func (p *picker) Write(b []byte) (int, error) {
 
 const empty = " - [0:0]"
 
-// full writes everything anew. all yields the rules of every port, twice the
-// same; stale are chains that have to go, by table; missing are the jumps that
-// are not there.
-func (at *place) full(all func(yield func(rules) bool), was *saved) text {
+// collect gives the rules that ports have in shared chains, and for those that
+// several may have the number of users.
+func collect(all iter.Seq[rules]) (lists [sharedCount][]string, refs [sharedCount]map[string]int) {
+	for s := range refs {
+		refs[s] = map[string]int{}
+	}
+	for r := range all {
+		for s := range sharedCount {
+			for _, rule := range r.shared[s] {
+				if s.counted() {
+					if refs[s][rule]++; refs[s][rule] > 1 {
+						continue
+					}
+				}
+				lists[s] = append(lists[s], rule)
+			}
+		}
+	}
+	return lists, refs
+}
+
+// full writes everything anew. all yields the rules of every port, always the
+// same; lists are those of shared chains; was is what is there.
+func (at *place) full(all iter.Seq[rules], lists *[sharedCount][]string, was *saved) text {
 	return func(w *lines) {
-		at.fullTable(w, tableFilter, at.filterChains(), all, was)
-		at.fullTable(w, tableNAT, at.natChains(), all, was)
+		fullTable(w, tableFilter, at.filterChains(), func(func(rules) bool) {}, lists, was)
+		fullTable(w, tableNAT, at.natChains(), all, lists, was)
 	}
 }
 
-func (at *place) fullTable(w *lines, table string, fixed []fixedChain, all func(yield func(rules) bool), was *saved) {
+func fullTable(w *lines, table string, fixed []fixedChain, all iter.Seq[rules], lists *[sharedCount][]string, was *saved) {
 	w.line("*", table)
 	known := map[string]bool{}
 	for _, c := range fixed {
 		w.line(":", c.name, empty)
 		known[c.name] = true
 	}
-	if table == tableNAT {
-		for r := range all {
-			for _, c := range r.chains {
-				w.line(":", c.name, empty)
-				known[c.name] = true
-				for _, rule := range c.rules {
-					w.line("-A ", c.name, " ", rule)
-				}
+	for r := range all {
+		for _, c := range r.chains {
+			w.line(":", c.name, empty)
+			known[c.name] = true
+			for _, rule := range c.rules {
+				w.line("-A ", c.name, " ", rule)
 			}
 		}
 	}
@@ -86,17 +105,8 @@ func (at *place) fullTable(w *lines, table string, fixed []fixedChain, all func(
 			w.line("-A ", c.name, " ", rule)
 		}
 		for _, s := range c.of {
-			seen := map[string]bool{}
-			for r := range all {
-				for _, rule := range r.shared[s] {
-					if s.counted() && seen[rule] {
-						continue
-					}
-					if s.counted() {
-						seen[rule] = true
-					}
-					w.line("-A ", c.name, " ", rule)
-				}
+			for _, rule := range lists[s] {
+				w.line("-A ", c.name, " ", rule)
 			}
 		}
 		for _, rule := range c.tail {

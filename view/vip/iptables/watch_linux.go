@@ -70,14 +70,16 @@ func generation() uint64 {
 	if err != nil || len(msgs) == 0 || len(msgs[0]) < 4 {
 		return 0
 	}
-	attrs, err := nl.ParseRouteAttr(msgs[0][4:])
-	if err != nil {
-		return 0
-	}
-	for _, a := range attrs {
-		if a.Attr.Type == unix.NFTA_GEN_ID && len(a.Value) >= 4 {
-			return uint64(binary.BigEndian.Uint32(a.Value))
+	// The attributes follow struct nfgenmsg.
+	for b := msgs[0][4:]; len(b) >= 8; {
+		n := int(binary.NativeEndian.Uint16(b))
+		if n < unix.SizeofNlAttr || n > len(b) {
+			break
 		}
+		if binary.NativeEndian.Uint16(b[2:]) == unix.NFTA_GEN_ID && n >= 8 {
+			return uint64(binary.BigEndian.Uint32(b[4:]))
+		}
+		b = b[min(len(b), (n+3)&^3):]
 	}
 	return 0
 }

@@ -48,7 +48,8 @@ type Config struct {
 	// Resync is how often everything is compared with the kernel; 0: 30 s.
 	Resync time.Duration
 
-	netns int // of tests: a namespace to work in; 0: this process's
+	flowsFirst bool // of tests: Apply always waits until UDP flows are cut
+	netns      int  // of tests: a namespace to work in; 0: this process's
 }
 
 // Sizes of transactions: the kernel works on one with its lock held, and

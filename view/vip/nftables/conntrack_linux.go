@@ -14,16 +14,14 @@ import (
 	"github.com/fingerpost/fingerpost/view/vip"
 )
 
-// slowLook is how long a look at all UDP flows may take to be done before Apply
-// returns; where it takes longer it is done beside, for many changes at once.
-const slowLook = 100 * time.Millisecond
-
-// cleanFlows cuts UDP flows that lead where they should not any more.
+// cleanFlows cuts UDP flows that lead where they should not any more. That is
+// done before Apply returns, unless it was done lately and took long: then it is
+// done beside, for many changes at once, and takes a part of the time only.
 func (d *Driver) cleanFlows() {
 	if len(d.udp) == 0 {
 		return
 	}
-	if d.udpCost <= slowLook {
+	if d.cfg.flowsFirst || d.cfg.Now().Sub(d.udpLooked) >= 3*d.udpCost {
 		d.lookAtFlows()
 		return
 	}
@@ -57,8 +55,7 @@ func (d *Driver) lookAtFlows() {
 		d.metrics.cut(n)
 	}
 	clear(d.udp)
-	d.udpCost = time.Since(began)
-	d.cfg.Log.Debug("nftables: looked at UDP flows", "took", d.udpCost)
+	d.udpCost, d.udpLooked = time.Since(began), d.cfg.Now()
 }
 
 // stale says whether a flow is of a frontend that changed, and leads to no
@@ -92,41 +89,29 @@ const (
 
 	ctaOrig, ctaReply, ctaZone, ctaFilter = 1, 2, 18, 25
 
-	ctaTupleIP, ctaTupleProto       = 1, 2
-	ctaV4Src, ctaV4Dst              = 1, 2
-	ctaV6Src, ctaV6Dst              = 3, 4
-	ctaProtoNum                     = 1
-	ctaProtoSrcPort, ctaProtoDst    = 2, 3
-	filterDst, filterNum, filterDPt = 1 << 1, 1 << 3, 1 << 5
+	ctaTupleIP, ctaTupleProto    = 1, 2
+	ctaV4Src, ctaV4Dst           = 1, 2
+	ctaV6Src, ctaV6Dst           = 3, 4
+	ctaProtoNum                  = 1
+	ctaProtoSrcPort, ctaProtoDst = 2, 3
+	filterNum, filterDPt         = 1 << 3, 1 << 5
 )
 
 // cutFlows deletes the UDP flows that stale picks, by where they were sent to
-// and who answers them. The kernel is asked for those of one frontend if there
-// is only one, and for all UDP otherwise; older ones give everything.
+// and who answers them. The kernel is asked for UDP only, and for one port
+// if all frontends have it; before Linux 5.8 it gives everything.
 func (k *kernel) cutFlows(family byte, of []vip.Front, stale func(to, backend netip.AddrPort) bool) (int, error) {
 	filter := uint32(filterNum)
 	proto := []netlink.Attribute{{Type: ctaProtoNum, Data: []byte{unix.IPPROTO_UDP}}}
-	var ip []netlink.Attribute
-	if len(of) == 1 {
-		at := of[0].Addr
+	// Not by address: the kernel's filter has that the wrong way round for IPv6.
+	port := of[0].Addr.Port()
+	if !slices.ContainsFunc(of, func(f vip.Front) bool { return f.Addr.Port() != port }) {
 		filter |= filterDPt
-		proto = append(proto, netlink.Attribute{Type: ctaProtoDst, Data: binary.BigEndian.AppendUint16(nil, at.Port())})
-		if !at.Addr().IsUnspecified() {
-			filter |= filterDst
-			kind := uint16(ctaV4Dst)
-			if at.Addr().Is6() {
-				kind = ctaV6Dst
-			}
-			ip = append(ip, netlink.Attribute{Type: kind, Data: at.Addr().AsSlice()})
-		}
-	}
-	tuple := []netlink.Attribute{nested(ctaTupleProto, proto...)}
-	if len(ip) > 0 {
-		tuple = append(tuple, nested(ctaTupleIP, ip...))
+		proto = append(proto, netlink.Attribute{Type: ctaProtoDst, Data: binary.BigEndian.AppendUint16(nil, port)})
 	}
 	var doomed [][]byte
 	err := k.dump(ctGet, family, []netlink.Attribute{
-		nested(ctaOrig, tuple...),
+		nested(ctaOrig, nested(ctaTupleProto, proto...)),
 		nested(ctaFilter,
 			netlink.Attribute{Type: 1, Data: binary.NativeEndian.AppendUint32(nil, filter)},
 			netlink.Attribute{Type: 2, Data: make([]byte, 4)}),

@@ -13,7 +13,8 @@
 //     number of endpoints.
 //   - Established connections are not touched. TCP to an endpoint that went away
 //     goes on until its ends close it; UDP flows to it are cut, so that the next
-//     datagram chooses anew.
+//     datagram chooses anew: before Apply returns, or within a second where
+//     conntrack is so large that looking would take most of the time.
 //   - Only the tables named in [Config] are written, one for each family.
 //     Whatever others do to them is noticed, within a second if rules or sets
 //     are gone and within [Config].Resync otherwise, and put right.

@@ -32,9 +32,7 @@ func (d *Driver) Run(ctx context.Context) error {
 		case <-tick.C:
 			d.look()
 		case <-d.wake:
-			d.mu.Lock()
-			d.lookAtFlows()
-			d.unlock()
+			d.lookBeside(ctx)
 		case <-ctx.Done():
 			err := <-ended
 			d.mu.Lock()
@@ -43,6 +41,21 @@ func (d *Driver) Run(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// lookBeside looks at the flows after a pause in which more may come.
+func (d *Driver) lookBeside(ctx context.Context) {
+	d.mu.Lock()
+	pause := 3 * d.udpCost
+	d.unlock()
+	select {
+	case <-ctx.Done():
+		return
+	case <-time.After(pause):
+	}
+	d.mu.Lock()
+	defer d.unlock()
+	d.lookAtFlows()
 }
 
 // look is what is done all the time. It costs one message when nobody else

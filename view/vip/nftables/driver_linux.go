@@ -46,8 +46,9 @@ type Driver struct {
 	checked time.Time // the last comparison of everything
 	cost    time.Duration
 
-	udp     map[vip.Front]struct{} // whose flows must be looked at
-	udpCost time.Duration          // of the last look
+	udp       map[vip.Front]struct{} // whose flows must be looked at
+	udpCost   time.Duration          // of the last look, which ended at
+	udpLooked time.Time
 }
 
 // New makes a proxy that serves nothing yet. What an earlier process left stays

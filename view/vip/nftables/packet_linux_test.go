@@ -15,8 +15,8 @@ func TestMain(m *testing.M) {
 	viptest.Main(m, func(c viptest.NodeConfig) (viptest.Driver, error) {
 		return New(Config{
 			Node: c.Node, NodeZone: c.Zone, NodeAddresses: c.NodeAddrs, PodCIDRs: c.PodCIDRs, ServiceCIDRs: c.ServiceCIDRs,
-			Resync: time.Second,
-			Log:    slog.New(slog.NewTextHandler(func() *os.File { f, _ := os.Create("/tmp/v1driver.log"); return f }(), &slog.HandlerOptions{Level: slog.LevelDebug})),
+			Resync: time.Second, flowsFirst: true,
+			Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		})
 	})
 }
@@ -42,7 +42,7 @@ func TestNoPodCIDRs(t *testing.T) {
 func TestPackets(t *testing.T) {
 	s := viptest.Suite{
 		Extra:  os.DirFS("testdata"),
-		Random: 60, Seed: 1795241656249518564, Churn: 3000,
+		Random: 15, Churn: 5000,
 		Can: []string{"source", "check", "affinity", "udp-cleanup", "kept", "ipv6", "drop", "shortcut"},
 	}
 	if _, err := exec.LookPath("nft"); err == nil {

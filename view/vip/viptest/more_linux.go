@@ -203,6 +203,10 @@ func (r *run) talk(id string) ([]string, error) {
 		return nil, fmt.Errorf("no connection is called %q", id)
 	}
 	who, saw, err := ask(h.c)
+	if _, udp := h.c.(*net.UDPConn); udp && err != nil && failure(err) == "refused" {
+		// That may have been the refusal of what was sent before.
+		who, saw, err = ask(h.c)
+	}
 	if err != nil {
 		return []string{failure(err)}, nil
 	}

@@ -116,6 +116,16 @@ func (r *run) against(table *vip.Table) error {
 				}
 			}
 			want = slices.Compact(want)
+			if f.Proto == catalog.UDP && slices.Contains(r.s.Can, "udp-cleanup") {
+				// A flow may stay at an endpoint that new ones from there would not get.
+				all := slices.Clone(want)
+				for _, b := range slices.Concat(f.Backends, f.Local) {
+					all = append(all, r.w.name(b.Addr.Addr()))
+				}
+				if err := r.flow(name, to.String(), all); err != nil {
+					return err
+				}
+			}
 			got := map[string]bool{}
 			for tries := 0; tries < 40 && len(got) < len(want); tries++ {
 				for _, who := range r.w.answers(name, strings.ToLower(string(f.Proto)), to.String(), n) {
@@ -126,6 +136,28 @@ func (r *run) against(table *vip.Table) error {
 				return fmt.Errorf("%s from %s to %s: got %v, want %v", f.Scope, name, f.Front, all, want)
 			}
 		}
+	}
+	return nil
+}
+
+// flow asks on a UDP flow that stays, as resolvers have it: when its endpoint
+// goes, it must lead to another.
+func (r *run) flow(name, to string, want []string) error {
+	id := name + " " + to
+	if r.conns[id] == nil {
+		from := r.w.hosts[name]
+		c, err := from.dial("udp", to)
+		if err != nil {
+			return err
+		}
+		r.conns[id] = &held{from, c}
+	}
+	got, err := r.talk(id)
+	if err != nil {
+		return err
+	}
+	if who, _, _ := strings.Cut(got[0], " sees "); !slices.Contains(want, who) {
+		return fmt.Errorf("the UDP flow from %s to %s leads to %s, want one of %v", name, to, who, want)
 	}
 	return nil
 }

@@ -1,0 +1,353 @@
+package ipvs
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/fingerpost/fingerpost/catalog"
+	"github.com/fingerpost/fingerpost/view/vip"
+)
+
+// Device is what the addresses of virtual servers are on, so that the kernel
+// takes their packets for its own.
+const Device = "kube-ipvs0"
+
+// Options say how to balance. The zero value of a field means what its comment
+// says.
+type Options struct {
+	Scheduler string        // rr, wrr, lc, wlc, sh, dh, sed, nq, mh; "": wrr
+	Drain     time.Duration // how long a server that left may keep connections; 0: 15 min
+	Now       func() time.Time
+}
+
+// Schedulers are those that the kernel may have.
+func Schedulers() []string {
+	return []string{"rr", "wrr", "lc", "wlc", "sh", "dh", "sed", "nq", "mh"}
+}
+
+// Table is what the kernel's IPVS has of ours. It is for one goroutine.
+type Table struct {
+	opt     Options
+	k       *client
+	device  netlink.Link
+	servers map[vip.Front]*entry
+	users   map[netip.Addr]int // virtual servers of an address on the device
+	old     map[vip.Front]bool // adopted, and not put again yet
+	leaving map[leaver]time.Time
+}
+
+type entry struct {
+	server
+	reals map[netip.AddrPort]uint32 // weights
+}
+
+// leaver is a real server that waits for its last connection to end.
+type leaver struct {
+	front vip.Front
+	addr  netip.AddrPort
+}
+
+// Open finds the kernel's IPVS, sets what it needs, and makes the device.
+func Open(opt Options) (*Table, error) {
+	opt.Scheduler = cmp.Or(opt.Scheduler, "wrr")
+	if !slices.Contains(Schedulers(), opt.Scheduler) {
+		return nil, fmt.Errorf("ipvs: open: scheduler %q is not known; use one of %s", opt.Scheduler, strings.Join(Schedulers(), ", "))
+	}
+	opt.Drain = cmp.Or(opt.Drain, 15*time.Minute)
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	k, err := open()
+	if err != nil {
+		return nil, fmt.Errorf("ipvs: open: %w", err)
+	}
+	t := &Table{
+		opt: opt, k: k, servers: map[vip.Front]*entry{}, users: map[netip.Addr]int{},
+		old: map[vip.Front]bool{}, leaving: map[leaver]time.Time{},
+	}
+	for name, value := range map[string]string{
+		"conntrack": "1", // so that masquerading sees the flows
+		// A client that uses its port again gets a new choice only if the old
+		// connection is over; else new ones would be delayed by a second
+		// (kubernetes #81775), or go to servers that left (#93297).
+		"conn_reuse_mode": "0",
+		// An entry whose server is gone goes at the next packet.
+		"expire_nodest_conn":        "1",
+		"expire_quiescent_template": "1", // affinity to a server with weight 0 ends
+	} {
+		if err := os.WriteFile("/proc/sys/net/ipv4/vs/"+name, []byte(value), 0); err != nil {
+			return nil, fmt.Errorf("ipvs: open: set net.ipv4.vs.%s: %w", name, err)
+		}
+	}
+	if t.device, err = openDevice(); err != nil {
+		return nil, fmt.Errorf("ipvs: open: make the device %s (load the module dummy): %w", Device, err)
+	}
+	return t, nil
+}
+
+func openDevice() (netlink.Link, error) {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = Device
+	if err := netlink.LinkAdd(&netlink.Dummy{LinkAttrs: attrs}); err != nil && !errors.Is(err, syscall.EEXIST) {
+		return nil, err
+	}
+	// The device stays down: an address on it is local all the same, and
+	// nothing is announced or routed by it. Neighbours are not answered for it.
+	for _, f := range []string{"arp_ignore", "arp_announce"} {
+		_ = os.WriteFile("/proc/sys/net/ipv4/conf/"+Device+"/"+f, []byte("1"), 0)
+	}
+	return netlink.LinkByName(Device)
+}
+
+func protocol(p catalog.Protocol) uint8 {
+	switch p {
+	case catalog.UDP:
+		return unix.IPPROTO_UDP
+	case catalog.SCTP:
+		return unix.IPPROTO_SCTP
+	}
+	return unix.IPPROTO_TCP
+}
+
+func frontOf(s server) vip.Front {
+	f := vip.Front{Addr: s.addr, Proto: catalog.TCP}
+	switch s.proto {
+	case unix.IPPROTO_UDP:
+		f.Proto = catalog.UDP
+	case unix.IPPROTO_SCTP:
+		f.Proto = catalog.SCTP
+	}
+	return f
+}
+
+// Adopt reads what is there of an earlier process.
+func (t *Table) Adopt() error {
+	held, err := t.held()
+	if err != nil {
+		return fmt.Errorf("ipvs: read the addresses of %s: %w", Device, err)
+	}
+	all, err := t.k.servers()
+	if err != nil {
+		return fmt.Errorf("ipvs: read the virtual servers: %w", err)
+	}
+	for _, s := range all {
+		if !held[s.addr.Addr()] {
+			continue // somebody else's
+		}
+		reals, err := t.k.reals(s)
+		if err != nil {
+			return fmt.Errorf("ipvs: read the servers of %s: %w", s.addr, err)
+		}
+		e := &entry{server: s, reals: map[netip.AddrPort]uint32{}}
+		f := frontOf(s)
+		for _, r := range reals {
+			e.reals[r.addr] = r.weight
+			if r.weight == 0 {
+				t.leaving[leaver{f, r.addr}] = t.opt.Now().Add(t.opt.Drain)
+			}
+		}
+		t.servers[f], t.old[f] = e, true
+		t.users[s.addr.Addr()]++
+	}
+	return nil
+}
+
+func (t *Table) held() (map[netip.Addr]bool, error) {
+	all, err := netlink.AddrList(t.device, netlink.FAMILY_ALL)
+	out := map[netip.Addr]bool{}
+	for _, a := range all {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok {
+			out[ip.Unmap()] = true
+		}
+	}
+	return out, err
+}
+
+// Forget removes what was adopted and not put again.
+func (t *Table) Forget() error {
+	var errs []error
+	for f := range maps.Clone(t.old) {
+		errs = append(errs, t.Remove(f))
+	}
+	return errors.Join(errs...)
+}
+
+// Put makes a virtual server with these backends, or changes it. bind says
+// whether its address goes on the device; those of the node itself do not.
+func (t *Table) Put(f vip.Front, backends []vip.Backend, affinity time.Duration, bind bool) error {
+	delete(t.old, f)
+	want := server{f.Addr, protocol(f.Proto), content{t.opt.Scheduler, affinity}}
+	e := t.servers[f]
+	if e == nil {
+		if bind {
+			if err := t.hold(f.Addr.Addr()); err != nil {
+				return fmt.Errorf("ipvs: put %s: address: %w", f, err)
+			}
+		}
+		err := t.k.addServer(want)
+		if errors.Is(err, syscall.EEXIST) {
+			err = t.k.setServer(want)
+		}
+		if err != nil {
+			if bind {
+				_ = t.release(f.Addr.Addr())
+			}
+			return fmt.Errorf("ipvs: put %s: %w", f, err)
+		}
+		e = &entry{server: want, reals: map[netip.AddrPort]uint32{}}
+		t.servers[f] = e
+	} else if e.content != want.content {
+		if err := t.k.setServer(want); err != nil {
+			return fmt.Errorf("ipvs: change %s: %w", f, err)
+		}
+		e.server = want
+	}
+	keep := map[netip.AddrPort]bool{}
+	for _, b := range backends {
+		keep[b.Addr] = true
+		weight := max(1, uint32(b.Weight))
+		if before, there := e.reals[b.Addr]; there && before == weight {
+			continue
+		}
+		if err := t.k.addReal(want, destination{addr: b.Addr, weight: weight}); err != nil {
+			return fmt.Errorf("ipvs: put %s behind %s: %w", b.Addr, f, err)
+		}
+		e.reals[b.Addr] = weight
+		delete(t.leaving, leaver{f, b.Addr})
+	}
+	for addr, weight := range e.reals {
+		if keep[addr] || weight == 0 {
+			continue
+		}
+		if f.Proto == catalog.UDP { // has no connection to end
+			if err := t.drop(f, e, addr); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := t.k.setReal(want, destination{addr: addr}); err != nil {
+			return fmt.Errorf("ipvs: take %s out of %s: %w", addr, f, err)
+		}
+		e.reals[addr] = 0
+		t.leaving[leaver{f, addr}] = t.opt.Now().Add(t.opt.Drain)
+	}
+	return nil
+}
+
+func (t *Table) drop(f vip.Front, e *entry, addr netip.AddrPort) error {
+	if err := t.k.delReal(e.server, destination{addr: addr}); err != nil {
+		return fmt.Errorf("ipvs: remove %s from %s: %w", addr, f, err)
+	}
+	delete(e.reals, addr)
+	delete(t.leaving, leaver{f, addr})
+	return nil
+}
+
+// Remove takes a virtual server away, and with it its address if no other has
+// it.
+func (t *Table) Remove(f vip.Front) error {
+	e := t.servers[f]
+	if e == nil {
+		return nil
+	}
+	if err := t.k.delServer(e.server); err != nil {
+		return fmt.Errorf("ipvs: remove %s: %w", f, err)
+	}
+	delete(t.servers, f)
+	delete(t.old, f)
+	for a := range e.reals {
+		delete(t.leaving, leaver{f, a})
+	}
+	if t.users[f.Addr.Addr()] > 0 {
+		if err := t.release(f.Addr.Addr()); err != nil {
+			return fmt.Errorf("ipvs: remove %s: address: %w", f, err)
+		}
+	}
+	return nil
+}
+
+func single(a netip.Addr) *netlink.Addr {
+	return &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}, Flags: unix.IFA_F_NODAD}
+}
+
+func (t *Table) hold(a netip.Addr) error {
+	if t.users[a] == 0 {
+		if err := netlink.AddrReplace(t.device, single(a)); err != nil {
+			return err
+		}
+	}
+	t.users[a]++
+	return nil
+}
+
+func (t *Table) release(a netip.Addr) error {
+	if t.users[a]--; t.users[a] > 0 {
+		return nil
+	}
+	delete(t.users, a)
+	if err := netlink.AddrDel(t.device, single(a)); err != nil && !errors.Is(err, syscall.EADDRNOTAVAIL) {
+		return err
+	}
+	return nil
+}
+
+// Drain removes servers that left and have no connection any more, and those
+// whose time is over. Call it every few seconds.
+func (t *Table) Drain() error {
+	byFront := map[vip.Front][]leaver{}
+	for l := range t.leaving {
+		byFront[l.front] = append(byFront[l.front], l)
+	}
+	now := t.opt.Now()
+	for f, all := range byFront {
+		e := t.servers[f]
+		if e == nil {
+			continue
+		}
+		reals, err := t.k.reals(e.server)
+		if err != nil {
+			return fmt.Errorf("ipvs: read the servers of %s: %w", f, err)
+		}
+		for _, l := range all {
+			busy := slices.ContainsFunc(reals, func(r destination) bool { return r.addr == l.addr && r.active+r.others > 0 })
+			if busy && now.Before(t.leaving[l]) {
+				continue
+			}
+			if err := t.drop(f, e, l.addr); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Cleanup removes the virtual servers of addresses on the device, and the
+// device.
+func Cleanup() error {
+	device, err := netlink.LinkByName(Device)
+	if err != nil {
+		if errors.As(err, new(netlink.LinkNotFoundError)) {
+			return nil
+		}
+		return fmt.Errorf("ipvs: clean up: %w", err)
+	}
+	t, err := Open(Options{})
+	if err == nil {
+		if err = t.Adopt(); err == nil {
+			err = t.Forget()
+		}
+	}
+	return errors.Join(err, netlink.LinkDel(device))
+}
