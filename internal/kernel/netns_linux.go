@@ -18,13 +18,24 @@ func InNamespace(path string, f func() error) error {
 		return fmt.Errorf("kernel: open the network namespace %s: %w", path, err)
 	}
 	defer unix.Close(fd)
+	return OnThread(func() error {
+		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("kernel: enter the network namespace %s: %w", path, err)
+		}
+		return f()
+	})
+}
+
+// OnThread runs f on a thread that ends with it, so that whatever f changes of
+// the thread (its namespaces, its identity) nothing else ever meets. It is never
+// the process's first thread: that one does not end, and is what /proc/PID shows.
+func OnThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		// The thread is not given back: it ends with the goroutine, so that
-		// nothing else ever runs in the namespace by accident.
 		runtime.LockOSThread()
-		if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("kernel: enter the network namespace %s: %w", path, err)
+		if unix.Gettid() == unix.Getpid() {
+			defer runtime.UnlockOSThread()
+			done <- OnThread(f) // this thread is held meanwhile
 			return
 		}
 		done <- f()

@@ -29,6 +29,9 @@ type Config struct {
 	NodeAddresses []netip.Addr
 	// NoLoopback: node ports do not answer on 127.0.0.1 and ::1.
 	NoLoopback bool
+	// GuardNodePorts refuses a node port to programs of the node's namespace
+	// (EADDRINUSE): they would bind it, and their clients land at the service.
+	GuardNodePorts bool
 	// CgroupPath is the control group whose processes are served, with those
 	// below it. "": the root of the cgroup2 hierarchy.
 	CgroupPath string
@@ -47,6 +50,7 @@ type Config struct {
 	// Resync is how often everything is compared with the kernel; 0: 30 s.
 	Resync time.Duration
 
+	// Sizes of the kernel's maps. Pinned ones keep theirs until Cleanup.
 	MaxFrontends int // 0: 128 Ki
 	MaxSlots     int // endpoints of all frontends; 0: 1 Mi
 	MaxFlows     int // sockets whose virtual IP is remembered; 0: 128 Ki
@@ -72,7 +76,7 @@ func (c Config) withDefaults() Config {
 		c.Now = time.Now
 	}
 	if c.Resync == 0 {
-		c.Resync = 30 * time.Second
+		c.Resync = 2 * time.Minute
 	}
 	c.NodeAddresses = slices.Clone(c.NodeAddresses)
 	for i := range c.NodeAddresses {

@@ -26,7 +26,10 @@
 //     service. It lasts while its endpoint is usable and ends with it.
 //   - With [Config].PinPath the programs and maps outlive this process. The next
 //     one takes the maps as they are, exchanges the programs one by one, and
-//     changes what differs; there is no moment without translation.
+//     changes what differs; there is no moment without translation. What no
+//     service wants any more goes once the catalog says that it is complete.
+//   - Node ports answer in every namespace on the node's addresses, and on
+//     127.0.0.1 and ::1 in the node's own.
 //   - Maps are bounded. A service that does not fit is named in an event and
 //     keeps what it had; the others go on.
 //

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -40,8 +41,9 @@ func (m *store) specs(cfg *Config) []mapSpec {
 	}
 }
 
-// openMaps takes the pinned maps or makes new ones. A map of another size than
-// configured is made anew, with the contents of the old one.
+// openMaps takes the pinned maps or makes new ones. A pinned map keeps its size
+// whatever is configured: programs on two maps, while one is exchanged for the
+// other, would forget what the other has noted.
 func openMaps(cfg *Config, dir string) (m *store, err error) {
 	m = &store{}
 	defer func() {
@@ -54,51 +56,35 @@ func openMaps(cfg *Config, dir string) (m *store, err error) {
 			Name: "fp_" + s.name, Type: s.typ, Flags: s.flags,
 			KeySize: s.key, ValueSize: s.value, MaxEntries: uint32(s.entries),
 		}
-		var before *ebpf.Map
 		if dir != "" {
 			path := filepath.Join(dir, "map_"+s.name)
-			old, err := ebpf.LoadPinnedMap(path, nil)
-			if err == nil && spec.Compatible(old) == nil {
-				*s.to = old
+			if *s.to, err = ebpf.LoadPinnedMap(path, nil); err == nil {
+				spec.MaxEntries = (*s.to).MaxEntries()
+				if err := spec.Compatible(*s.to); err != nil {
+					return m, fmt.Errorf("ebpf: take over the pinned map %s (remove %s to start anew): %w", s.name, dir, err)
+				}
 				continue
 			}
-			if err == nil {
-				defer old.Close()
-				before = old
-			} else if !errors.Is(err, os.ErrNotExist) {
-				return m, fmt.Errorf("ebpf: open the pinned map %s: %w", path, err)
+			if !errors.Is(err, os.ErrNotExist) {
+				return m, fmt.Errorf("ebpf: take over the pinned map %s: %w", path, err)
 			}
 		}
 		if *s.to, err = ebpf.NewMap(spec); err != nil {
 			return m, fmt.Errorf("ebpf: make the map %s: %w", s.name, err)
 		}
-		if before != nil {
-			refill(*s.to, before)
-		}
 	}
 	return m, nil
 }
 
-// refill copies what fits. What does not is put right by the first comparison.
-func refill(to, from *ebpf.Map) {
-	if to.KeySize() != from.KeySize() || to.ValueSize() != from.ValueSize() {
-		return
-	}
-	var key, value []byte
-	for all := from.Iterate(); all.Next(&key, &value); {
-		_ = to.Put(key, value)
-	}
-}
-
-// pin keeps the maps in a directory, in place of those that are there.
+// pin keeps the maps in a directory; "": nowhere.
 func (m *store) pin(dir string) error {
+	if dir == "" {
+		return nil
+	}
 	for _, s := range m.specs(&Config{}) {
 		path := filepath.Join(dir, "map_"+s.name)
 		if (*s.to).IsPinned() {
 			continue
-		}
-		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("ebpf: replace the pinned map: %w", err)
 		}
 		if err := (*s.to).Pin(path); err != nil {
 			return fmt.Errorf("ebpf: pin the map: %w", err)
@@ -137,7 +123,25 @@ func attachAll(all []hook, cgroup, dir string) (links []link.Link, err error) {
 		}
 		links = append(links, l)
 	}
+	if dir != "" {
+		return links, detachOthers(all, dir)
+	}
 	return links, nil
+}
+
+// detachOthers ends the pinned programs that this process does not want.
+func detachOthers(all []hook, dir string) error {
+	pinned, err := filepath.Glob(filepath.Join(dir, "link_*"))
+	for _, path := range pinned {
+		wanted := slices.ContainsFunc(all, func(h hook) bool { return filepath.Base(path) == "link_"+h.name })
+		if !wanted {
+			err = errors.Join(err, detach(path))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("ebpf: detach programs of an earlier process: %w", err)
+	}
+	return nil
 }
 
 func (h hook) place(p *ebpf.Program, cgroup, dir string) (link.Link, error) {
@@ -163,6 +167,23 @@ func (h hook) place(p *ebpf.Program, cgroup, dir string) (link.Link, error) {
 		}
 	}
 	return l, nil
+}
+
+// detach ends a pinned program at once. To remove its file alone would leave it
+// running for a moment.
+func detach(path string) error {
+	l, err := link.LoadPinnedLink(path, nil)
+	if err == nil {
+		err = l.Detach()
+		_ = l.Close()
+	}
+	if rm := os.Remove(path); rm != nil && !errors.Is(rm, os.ErrNotExist) {
+		return errors.Join(err, rm)
+	}
+	if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, os.ErrNotExist) {
+		return nil // it ends with its file
+	}
+	return err
 }
 
 // sameCgroup says whether a link belongs to the control group at a path: the

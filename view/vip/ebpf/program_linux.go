@@ -16,7 +16,12 @@ const (
 	ctxPort     = 24
 	ctxProtocol = 36
 
-	sockFamily  = 4
+	sockFamily   = 4
+	sockProtocol = 12
+	sockSrcIP4   = 24
+	sockSrcIP6   = 28
+	sockSrcPort  = 44 // in the machine's order, unlike the others
+
 	sockDstPort = 48
 	sockDstIP4  = 52
 	sockDstIP6  = 56
@@ -149,6 +154,7 @@ type options struct {
 	netns     uint64 // the node's own namespace
 	only      []uint64
 	setRetval bool // the kernel has bpf_set_retval (5.18)
+	guard     bool // of node ports
 }
 
 // forward is the program of connect and sendmsg.
@@ -221,12 +227,17 @@ func forward(m *store, f family, sendmsg bool, o options) asm.Instructions {
 	c.writeAddr(f, asm.R9)
 	c.pass()
 
+	c.refuse(o, syscall.ECONNREFUSED)
+	return c.Instructions
+}
+
+// refuse ends the program, and the system call with an error.
+func (c *code) refuse(o options, why syscall.Errno) {
 	c.label("refuse")
 	if o.setRetval {
-		c.add(asm.Mov.Imm(asm.R1, -int32(syscall.ECONNREFUSED)), asm.FnSetRetval.Call())
+		c.add(asm.Mov.Imm(asm.R1, -int32(why)), asm.FnSetRetval.Call())
 	}
 	c.add(asm.Mov.Imm(asm.R0, 0), asm.Return())
-	return c.Instructions
 }
 
 // sticky goes to "chosen" with the endpoint that the client had before, if it
@@ -343,6 +354,46 @@ func release(m *store) asm.Instructions {
 	return c.Instructions
 }
 
+// guard is the program of bind: it refuses a node port to programs of the node,
+// whose clients would never get to them.
+func guard(m *store, f family, o options) asm.Instructions {
+	var c code
+	c.add(
+		asm.Mov.Reg(asm.R6, asm.R1),
+		asm.FnGetNetnsCookie.Call(),
+		asm.LoadImm(asm.R2, int64(o.netns), asm.DWord),
+		asm.JNE.Reg(asm.R0, asm.R2, "pass"),
+	)
+	c.readAddr(f, sockSrcIP4, sockSrcIP6, stSvc)
+	c.add(
+		asm.LoadMem(asm.R2, asm.R6, sockSrcPort, asm.Word),
+		asm.HostTo(asm.BE, asm.R2, asm.Half), asm.StoreMem(asm.RFP, stSvc+16, asm.R2, asm.Half),
+		asm.LoadMem(asm.R2, asm.R6, sockProtocol, asm.Word), asm.StoreMem(asm.RFP, stSvc+18, asm.R2, asm.Byte),
+		asm.StoreImm(asm.RFP, stSvc+19, int64(scopeNode), asm.Byte),
+	)
+	c.lookup(m.addr, stSvc)
+	c.add(asm.JEq.Imm(asm.R0, 0, "wild"))
+	c.copy(stSvc, asm.R0, 0, 16)
+	c.lookup(m.svc, stSvc)
+	c.add(asm.JNE.Imm(asm.R0, 0, "refuse"), asm.Ja.Label("pass"))
+	// What is not an address of the node is not found, unless it is 0.0.0.0 or
+	// ::, under which node ports are.
+	c.label("wild")
+	c.lookup(m.svc, stSvc)
+	c.add(asm.JNE.Imm(asm.R0, 0, "refuse"))
+	if f.v6 { // :: is every IPv4 address too
+		for i := int16(0); i < 16; i += 8 {
+			c.add(asm.LoadMem(asm.R2, asm.RFP, stSvc+i, asm.DWord), asm.JNE.Imm(asm.R2, 0, "pass"))
+		}
+		c.add(asm.Mov.Imm32(asm.R2, mappedWord()), asm.StoreMem(asm.RFP, stSvc+8, asm.R2, asm.Word))
+		c.lookup(m.svc, stSvc)
+		c.add(asm.JNE.Imm(asm.R0, 0, "refuse"))
+	}
+	c.pass()
+	c.refuse(o, syscall.EADDRINUSE)
+	return c.Instructions
+}
+
 // hook is one place of the kernel with its program.
 type hook struct {
 	name   string // of the pinned link
@@ -356,7 +407,7 @@ type hook struct {
 func hooks(m *store, o options) []hook {
 	v4, v6 := family{}, family{v6: true}
 	addr := ebpf.CGroupSockAddr
-	return []hook{
+	all := []hook{
 		{"getpeername4", ebpf.AttachCgroupInet4GetPeername, addr, backward(m, v4)},
 		{"getpeername6", ebpf.AttachCgroupInet6GetPeername, addr, backward(m, v6)},
 		{"recvmsg4", ebpf.AttachCGroupUDP4Recvmsg, addr, backward(m, v4)},
@@ -367,6 +418,12 @@ func hooks(m *store, o options) []hook {
 		{"connect6", ebpf.AttachCGroupInet6Connect, addr, forward(m, v6, false, o)},
 		{"sock_release", ebpf.AttachCgroupInetSockRelease, ebpf.CGroupSock, release(m)},
 	}
+	if o.guard {
+		all = append(all,
+			hook{"post_bind4", ebpf.AttachCGroupInet4PostBind, ebpf.CGroupSock, guard(m, v4, o)},
+			hook{"post_bind6", ebpf.AttachCGroupInet6PostBind, ebpf.CGroupSock, guard(m, v6, o)})
+	}
+	return all
 }
 
 // load makes the kernel check and take a program.
