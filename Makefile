@@ -84,6 +84,12 @@ bench-dns: build $(COREDNS) ## measure the DNS beside CoreDNS, knotd, nsd and an
 	$(GO) build -o $(TOOLS)/dnsbench ./bench/dnsbench
 	$(TOOLS)/dnsbench -fingerpost $(FINGERPOST_BIN) -coredns $(COREDNS) $(BENCHFLAGS)
 
+.PHONY: bench-vip
+bench-vip: build $(TOOLS)/kube-proxy ## measure the service proxy beside kube-proxy
+	@hack/deps.sh bench
+	$(GO) build -o $(TOOLS)/vipbench ./bench/vipbench
+	$(TOOLS)/vipbench -fingerpost $(FINGERPOST_BIN) -kube-proxy $(TOOLS)/kube-proxy $(BENCHFLAGS)
+
 .PHONY: generate
 generate: ## make the generated code anew
 	hack/generate.sh
@@ -95,6 +101,11 @@ clean: ## remove what was built
 $(TOOLS)/etcd: go.mod
 	@mkdir -p $(TOOLS)
 	$(GO) build -ldflags '-s -w' -o $@ go.etcd.io/etcd/server/v3
+	@touch $@
+
+$(TOOLS)/kube-proxy: hack/peers/kube-proxy/go.mod
+	@mkdir -p $(TOOLS)
+	cd hack/peers/kube-proxy && $(GO) build -ldflags '$(KUBE_LDFLAGS)' -o $@ .
 	@touch $@
 
 $(TOOLS)/coredns: hack/peers/go.mod

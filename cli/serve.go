@@ -220,6 +220,11 @@ With root they come from 10.96.0.0/16, made local by one route on lo.`,
 	f.server(cmd.Flags())
 	f.node(cmd.Flags())
 	f.pods.add(cmd.Flags())
+	// Processes of this machine listen on 127.0.0.1, and pods are to reach them:
+	// that is not for packets that are only translated.
+	mode := cmd.Flags().Lookup("proxy-mode")
+	mode.DefValue = server.ProxyUserspace
+	f.cfg.ProxyMode = server.ProxyUserspace
 	return cmd
 }
 
@@ -229,6 +234,16 @@ func (a *App) welcome(c server.Config, took time.Duration) {
 	if len(c.DNSListen) > 0 {
 		dns = strings.Join(c.DNSListen, ", ")
 	}
+	pods, tryPods := "none (they need root)", ""
+	if c.Pods.Enabled {
+		pods = joinPrefixes(c.Pods.CIDRs)
+		tryPods = `  fingerpost kubectl create deployment hello --image=nginx
+  fingerpost kubectl expose deployment hello --port=80
+  curl http://$(fingerpost resolve hello A -o name)/
+`
+	} else if privileged() {
+		pods = "none (--no-pods)"
+	}
 	host, port, _ := strings.Cut(firstOr(c.DNSListen, "127.0.0.1:8053"), ":")
 	fmt.Fprintf(a.Out, `
 Fingerpost is ready after %.1f s.
@@ -236,6 +251,7 @@ Fingerpost is ready after %.1f s.
   API         https://%s   (kubeconfig: %s)
   DNS         %s, zone %s
   ClusterIPs  %s
+  pods        %s
   state       %s
 
 Try in another terminal:
@@ -247,9 +263,9 @@ Try in another terminal:
   dig @%s -p %s web.default.svc.%s
   fingerpost kubectl get services,endpointslices
   fingerpost watch
-
+%s
 Stop with Ctrl-C; nothing is lost.
-`, took.Seconds(), c.Listen, adminKubeconfig(c.DataDir), dns, c.DNSZone, joinPrefixes(c.ServiceCIDRs), c.DataDir, pathHint(), host, port, c.DNSZone)
+`, took.Seconds(), c.Listen, adminKubeconfig(c.DataDir), dns, c.DNSZone, joinPrefixes(c.ServiceCIDRs), pods, c.DataDir, pathHint(), host, port, c.DNSZone, tryPods)
 }
 
 // pathHint says how to make "fingerpost" be this program, when it is not.

@@ -68,8 +68,8 @@ func (a *App) nodeResetCmd() *cobra.Command {
 		Use:   "reset",
 		Short: "End all pods of this machine and remove everything of them",
 		Long: `End all pods of this machine and remove everything of them: processes, mounts,
-network namespaces, addresses, rules, cgroups, volumes and logs. Images stay, and
-so do the node's credentials. Stop 'fingerpost node' or 'dev' first.`,
+network namespaces, addresses, rules, cgroups, volumes and logs; also the rules of
+virtual IPs that the node left. Images stay, and so do the node's credentials. Stop 'fingerpost node' or 'dev' first.`,
 		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := observe.Logger(a.Err, "text", "warn")
@@ -77,7 +77,7 @@ so do the node's credentials. Stop 'fingerpost node' or 'dev' first.`,
 				return err
 			}
 			f := podFlags{cidrs: cidrs}
-			c := server.Config{Log: log}
+			c := server.Config{Log: log, StateDir: dir}
 			if err := f.complete(&c, dir, privileged()); err != nil {
 				return exitWith(ExitUsage, "%w", err)
 			}

@@ -165,7 +165,7 @@ func (s *System) addServer(ctx context.Context, c *Config) (*apiserver.Server, e
 		return nil, err
 	}
 	s.add("housekeeping", lead.whenLeading(keeping.Run), nil)
-	if err := s.addWorkloads(ctx, c, api, lead); err != nil {
+	if err := s.addWorkloads(ctx, c, api, in, lead); err != nil {
 		return nil, err
 	}
 	r := &registration{client: api.Client, instances: in, ip: c.ServiceCIDRs[0].Addr().Next(), addr: self, node: c.NodeName, log: c.Log}

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -231,7 +232,8 @@ func called(cat *catalog.Catalog, namespace string, addrs []netip.Addr) func() b
 // endPatience is how long pods may take to end with the process.
 const endPatience = 15 * time.Second
 
-// ResetPods removes everything of the pods of this machine.
+// ResetPods removes everything of the pods of this machine, and the rules of
+// virtual IPs that a node of it left for the next one to take over.
 func ResetPods(ctx context.Context, c Config) error {
 	if err := c.Default(); err != nil {
 		return err
@@ -241,7 +243,33 @@ func ResetPods(ctx context.Context, c Config) error {
 		return err
 	}
 	defer rt.Close()
-	return agent.Reset(ctx, cfg)
+	return errors.Join(agent.Reset(ctx, cfg), c.resetProxy())
+}
+
+// resetProxy removes the rules of the modes that nodes of the state directory
+// used last. Those of other programs, or of other directories, stay.
+func (c *Config) resetProxy() error {
+	files, err := filepath.Glob(filepath.Join(c.StateDir, "nodes", "*", "proxy-mode"))
+	errs := []error{err}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		last := strings.TrimSpace(string(text))
+		modes := proxyModes(c)
+		beside := ""
+		if i := slices.IndexFunc(modes, func(m proxyMode) bool { return m.name == last }); i >= 0 {
+			beside = modes[i].beside
+		}
+		for _, m := range modes {
+			if m.cleanup != nil && (m.name == last || m.name == beside) && m.probe() == nil {
+				err = errors.Join(err, m.cleanup())
+			}
+		}
+		if err == nil {
+			err = os.Remove(f)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // streamIdentity is the certificate of the node's port, and who may come there.

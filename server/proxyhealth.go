@@ -43,7 +43,7 @@ const (
 	retryEvery = 5 * time.Second
 )
 
-func newWatched(d driver, families []string, eligible func() bool, r prometheus.Registerer) (*watched, error) {
+func newWatched(d driver, families []string, eligible func() bool, r prometheus.Registerer) *watched {
 	gauge := func(name, help string) prometheus.Gauge {
 		return prometheus.NewGauge(prometheus.GaugeOpts{Name: "kubeproxy_" + name, Help: help})
 	}
@@ -70,11 +70,10 @@ func newWatched(d driver, families []string, eligible func() bool, r prometheus.
 		livez:        answers("proxy_livez_total"),
 	}
 	for _, c := range []prometheus.Collector{w.took, w.services, w.endpoints, w.pendingS, w.pendingE, w.lastQueued, w.lastFinished, w.healthz, w.livez} {
-		if err := r.Register(c); err != nil {
-			return nil, err
-		}
+		// A driver that has kube-proxy's metrics itself keeps them.
+		_ = r.Register(c)
 	}
-	return w, nil
+	return w
 }
 
 // Apply implements catalog.View.

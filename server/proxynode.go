@@ -92,10 +92,7 @@ func (s *System) addProxyNode(ctx context.Context, pc *ProxyNodeConfig) error {
 		}
 	}
 	watch := newNodeWatch(client, c.NodeName, node)
-	w, err := newWatched(h, c.families(), watch.eligible, c.Registry)
-	if err != nil {
-		return err
-	}
+	w := newWatched(h, c.families(), watch.eligible, c.Registry)
 	s.add("virtual IPs", d.Run, nil)
 	s.add("refused changes", w.again, nil)
 	f := follow("virtual IPs", cat, w, c)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/fingerpost/fingerpost/catalog"
 	"github.com/fingerpost/fingerpost/internal/kernel"
@@ -270,10 +271,15 @@ func without(p netip.Prefix, a netip.Addr) (out []netip.Prefix) {
 // DNS, and there must be some way to them.
 func (s *System) settle(c *Config, mode *proxyMode) error {
 	if mode == nil || !mode.kernel {
-		if c.Proxy || c.Pods.Enabled {
-			return s.makeLocal(c.ServiceCIDRs)
+		if !c.Proxy && !c.Pods.Enabled {
+			return nil
 		}
-		return nil
+		for _, p := range c.ServiceCIDRs {
+			if mode != nil && !p.Addr().IsLoopback() && kernel.CanAddRoutes() { // of a kernel mode before
+				_ = kernel.RemoveReach(p)
+			}
+		}
+		return s.makeLocal(c.ServiceCIDRs)
 	}
 	for _, p := range c.ServiceCIDRs {
 		// What a userspace proxy that was killed left.
@@ -290,7 +296,7 @@ func (s *System) settle(c *Config, mode *proxyMode) error {
 		if err != nil {
 			c.Log.Warn("virtual IPs may not be reachable from this machine itself", "error", err)
 		}
-		if made {
+		if made && c.ProxyEnd { // else rules stay, and are of use with it only
 			s.onClose(func() { _ = kernel.RemoveReach(p) })
 		}
 	}
@@ -327,7 +333,15 @@ func (s *System) proxy(ctx context.Context, c *Config, mode *proxyMode) (driver,
 	if c.ProxyEnd {
 		s.onClose(func() { c.endProxy(mode) })
 	}
-	return &handover{driver: d, clean: func() { c.cleanOthers(mode) }}, nil
+	h := &handover{driver: d, clean: func() { c.cleanOthers(mode) }}
+	if c.ProxyAlone || !kernel.CanAddRoutes() {
+		return h, nil
+	}
+	var changed func()
+	if !mode.kernel { // sockets are opened for addresses that are there
+		changed = func() { h.again(s.catalog.Snapshot()) }
+	}
+	return h, s.addAnnouncer(c, s.catalog, changed)
 }
 
 // endProxy removes the rules of a mode.
@@ -347,17 +361,37 @@ func (c *Config) endProxy(mode *proxyMode) {
 // is remembered by the kernel, not looked up in rules.
 type handover struct {
 	driver
+	mu    sync.Mutex
 	clean func() // nil: it was done
 }
 
 // Apply implements catalog.View.
 func (h *handover) Apply(ctx context.Context, b catalog.Batch) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	err := h.driver.Apply(ctx, b)
 	if h.clean != nil && b.Snapshot.Freshness().Synced {
 		h.clean()
 		h.clean = nil
 	}
 	return err
+}
+
+// again makes the driver look anew at the services whose addresses depend on
+// what this machine has.
+func (h *handover) again(snap *catalog.Snapshot) {
+	var gone, back []catalog.Change
+	for e := range snap.All() {
+		if len(e.Service.LoadBalancerIPs) > 0 {
+			gone = append(gone, catalog.Change{Key: e.Service.Key, Old: e})
+			back = append(back, catalog.Change{Key: e.Service.Key, New: e})
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, changes := range [][]catalog.Change{gone, back} {
+		_ = h.driver.Apply(context.Background(), catalog.Batch{Snapshot: snap, Changes: changes}) // what fails is an event
+	}
 }
 
 // cleanOthers removes the rules of all modes but this one. Chains that another

@@ -8,7 +8,9 @@ import (
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/record"
 
+	"github.com/fingerpost/fingerpost/api/v1alpha1/client"
 	"github.com/fingerpost/fingerpost/apiserver"
+	"github.com/fingerpost/fingerpost/controller/loadbalancer"
 	"github.com/fingerpost/fingerpost/controller/nodecert"
 	"github.com/fingerpost/fingerpost/controller/nodelife"
 	"github.com/fingerpost/fingerpost/controller/workload"
@@ -17,7 +19,7 @@ import (
 // addWorkloads adds what nodes and their pods need of the server: certificates,
 // somebody who notices that a node is gone, the controllers of workloads and the
 // scheduler.
-func (s *System) addWorkloads(ctx context.Context, c *Config, api *apiserver.Server, l *lead) error {
+func (s *System) addWorkloads(ctx context.Context, c *Config, api *apiserver.Server, in *client.Client, l *lead) error {
 	// These have the names that people know from Kubernetes' Events.
 	sink := record.NewBroadcaster(record.WithContext(ctx))
 	sink.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: api.Client.CoreV1().Events("")})
@@ -39,8 +41,15 @@ func (s *System) addWorkloads(ctx context.Context, c *Config, api *apiserver.Ser
 	if err != nil {
 		return err
 	}
+	balancers, err := loadbalancer.New(loadbalancer.Config{
+		Client: api.Client, Own: in, Informers: api.Informers, Events: events("load-balancer-controller"), Log: c.Log,
+	})
+	if err != nil {
+		return err
+	}
 	s.add("certificates of nodes", l.whenLeading(certs.Run), nil)
 	s.add("life of nodes", l.whenLeading(life.Run), nil)
+	s.add("load balancers", l.whenLeading(balancers.Run), nil)
 	s.add("workloads", l.whenLeading(work.Run), nil)
 	return nil
 }

@@ -307,6 +307,9 @@ func (c *container) takeOver(runs []runtime.Container) {
 			return
 		}
 		same := old != nil && old.ContainerID == containerID(c.id())
+		if same && old.State.Running != nil {
+			c.run.Started = old.State.Running.StartedAt.Time // as it was told
+		}
 		c.hooked = true
 		c.passed = c.spec.StartupProbe == nil || same && old.Started != nil && *old.Started
 		c.started = c.passed

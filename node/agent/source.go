@@ -173,7 +173,11 @@ func (a *Agent) clean(ctx context.Context, uid string, all bool) error {
 	}
 	if !all {
 		_ = os.Remove(logs) // the runtime may have left it empty
-		if err := os.Rename(kept, logs); err != nil && !os.IsNotExist(err) {
+		err := os.Rename(kept, logs)
+		if os.IsExist(err) { // a run that ended meanwhile has written another log
+			err = merge(kept, logs)
+		}
+		if err != nil && !os.IsNotExist(err) {
 			errs = append(errs, fmt.Errorf("agent: keep the logs of pod %s: %w", uid, err))
 		}
 	}
@@ -182,4 +186,24 @@ func (a *Agent) clean(ctx context.Context, uid string, all bool) error {
 	}
 	errs = append(errs, a.removeFiles(uid, all))
 	return errors.Join(errs...)
+}
+
+// merge moves the logs of a pod's containers to those that are there.
+func merge(from, to string) error {
+	files, err := filepath.Glob(filepath.Join(from, "*", "*"))
+	errs := []error{err}
+	for _, f := range files {
+		name, err := filepath.Rel(from, f)
+		if err == nil {
+			err = os.MkdirAll(filepath.Dir(filepath.Join(to, name)), 0o755)
+		}
+		if err == nil {
+			err = os.Rename(f, filepath.Join(to, name))
+		}
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return os.RemoveAll(from)
 }

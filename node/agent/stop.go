@@ -81,6 +81,9 @@ func (p *pod) stepStop(ctx context.Context, now time.Time) (next time.Time, done
 			return time.Time{}, false
 		}
 		s.over = true
+		if s.drain.served && !p.gone {
+			s.next = now.Add(drainLinger)
+		}
 		p.a.leave(p.uid)
 		p.publish()
 	}

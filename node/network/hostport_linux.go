@@ -17,6 +17,12 @@ func (n *Network) SetHostPorts(podUID string, ports []HostPort) error {
 		return err
 	}
 	defer n.lockPod(podUID)()
+	n.mu.Lock()
+	known := n.leases.byUID[podUID] != nil
+	n.mu.Unlock()
+	if !known && len(ports) == 0 {
+		return nil // no network, so no ports
+	}
 	return n.changePorts(podUID, ports)
 }
 

@@ -109,6 +109,7 @@ func TestReach(t *testing.T) {
 			a.must(na.SetHostPorts("pod-q", ports))
 			expect(t, "after the port moved", outside.in, ip("198.51.100.1"), 8080, "q", ip("198.51.100.9"))
 			a.must(na.SetHostPorts("pod-q", nil))
+			a.must(na.SetHostPorts("pod-without-a-network", nil))
 			refused(t, "a port that was given back", b.in, ip("192.0.2.1"), 8080)
 			refused(t, "on loopback, too", a.in, ip("127.0.0.1"), 8080)
 		})

@@ -83,7 +83,10 @@ func (c *cell) run(t testing.TB, args ...string) result {
 // within runs f on a thread that is inside the network namespace for that
 // long. f must not start goroutines that open sockets. The thread comes back:
 // would it end, the kernel would kill the children that it started for others.
-func (c *cell) within(f func() error) error {
+func (c *cell) within(f func() error) error { return inNetwork(c.pid(), f) }
+
+// inNetwork is within for the namespace of a process.
+func inNetwork(pid int, f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
@@ -93,7 +96,7 @@ func (c *cell) within(f func() error) error {
 			return
 		}
 		defer home.Close()
-		ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", c.pid()))
+		ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
 		if err != nil {
 			done <- err
 			return

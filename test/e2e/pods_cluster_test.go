@@ -29,6 +29,8 @@ type cluster struct {
 	children []*child // dev, and node of the others
 	bare     []string // what each machine had before it had pods
 	dir      string
+	bin      string
+	env      []string
 	client   kubernetes.Interface
 	next     atomic.Int64
 	gone     sync.Once
@@ -100,7 +102,7 @@ func newPods(t testing.TB, nodes int, flags ...string) *cluster {
 const serverURL = "https://192.168.99.1:6443"
 
 func newCluster(bin string, env []string, nodes int, flags ...string) (_ *cluster, err error) {
-	c := &cluster{}
+	c := &cluster{bin: bin, env: env}
 	defer func() {
 		if err != nil {
 			c.stop()
@@ -245,8 +247,11 @@ func (c *cluster) join(bin string, env []string, m *machine) error {
 
 func (c *cluster) stop() {
 	c.gone.Do(func() {
-		for _, p := range slices.Backward(c.children) {
+		for i, p := range slices.Backward(c.children) {
 			p.stop()
+			if i > 0 { // its pods would go on, and cgroups are not of the machine
+				_ = c.command(i, c.env, filepath.Join(c.bin, "fingerpost"), "node", "reset", "--state-dir", c.data(i))
+			}
 		}
 		for _, m := range c.machines {
 			m.halt()

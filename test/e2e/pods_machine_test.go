@@ -19,8 +19,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/fingerpost/fingerpost/internal/kernel"
 )
 
 // machine is a computer of its own as far as programs can tell: network,
@@ -75,12 +73,14 @@ sleep 1000000 & echo is made; while :; do wait; done`
 	return m, <-up
 }
 
-// serve starts what is to run inside, on a thread that stays there.
+// serve starts what is to run inside, on a thread that stays there. It never
+// ends: the kernel would kill what the thread had started for others before.
 func (m *machine) serve(up chan<- error) {
-	runtime.LockOSThread() // for good, and with the goroutine the thread ends
-	if unix.Gettid() == os.Getpid() {
-		go m.serve(up) // the main thread would not end
-		<-m.holder.done
+	runtime.LockOSThread()
+	if unix.Gettid() == os.Getpid() { // the process would be inside, as far as /proc goes
+		other := make(chan error)
+		go m.serve(other)
+		up <- <-other
 		runtime.UnlockOSThread()
 		return
 	}
@@ -99,12 +99,11 @@ func (m *machine) serve(up chan<- error) {
 		}
 		_ = f.Close()
 	}
-	if up <- err; err != nil {
-		return
-	}
+	up <- err
 	for j := range m.jobs {
 		j.done <- j.cmd.Start()
 	}
+	select {}
 }
 
 // halt ends everything that runs inside.
@@ -112,8 +111,6 @@ func (m *machine) halt() {
 	close(m.jobs)
 	m.holder.kill()
 }
-
-func (m *machine) netns() string { return fmt.Sprintf("/proc/%d/ns/net", m.first) }
 
 // start is cmd.Start inside.
 func (m *machine) start(cmd *exec.Cmd) error {
@@ -180,8 +177,12 @@ func (m *machine) sh(t testing.TB, line string) string {
 }
 
 // dial connects from inside.
-func (m *machine) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	return kernel.DialIn(ctx, m.netns(), network, address)
+func (m *machine) dial(ctx context.Context, network, address string) (conn net.Conn, err error) {
+	err = inNetwork(m.first, func() error {
+		conn, err = new(net.Dialer).DialContext(ctx, network, address)
+		return err
+	})
+	return conn, err
 }
 
 // caller makes requests from inside, each on a connection of its own.
@@ -213,7 +214,7 @@ echo namespaces: $(ls /run/fingerpost/netns 2>/dev/null | wc -l)
 echo mounts: $(wc -l </proc/self/mountinfo)
 for p in /proc/[0-9]*; do
 	name=$(tr '\0' ' ' <$p/cmdline 2>/dev/null | cut -c1-80)
-	case "$name" in *" dev --"*|*" node --"*|"sh -c set -e; mount"*|"/bin/sh -c echo links"*|"sleep 1000000 ") ;;
+	case "$name" in *" dev --"*|*" node --"*|"sh -c set -e; mount"*|"/bin/sh -c echo links"*|"sleep 1000000 "|"sort "|"tr "*|"cut "*) ;;
 	*) [ -z "$name" ] || echo process: $name; esac
 done | sort`
 	cmd := exec.Command("/bin/sh", "-c", line)

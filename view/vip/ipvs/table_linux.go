@@ -30,11 +30,9 @@ type Options struct {
 	Scheduler string        // rr, wrr, lc, wlc, sh, dh, sed, nq, mh; "": wrr
 	Drain     time.Duration // how long a server that left may keep connections; 0: 15 min
 	Now       func() time.Time
-}
-
-// Schedulers are those that the kernel may have.
-func Schedulers() []string {
-	return []string{"rr", "wrr", "lc", "wlc", "sh", "dh", "sed", "nq", "mh"}
+	// Ours are virtual servers that Adopt takes besides those of addresses on
+	// the device.
+	Ours map[vip.Front]bool
 }
 
 // Table is what the kernel's IPVS has of ours. It is for one goroutine.
@@ -143,7 +141,7 @@ func (t *Table) Adopt() error {
 		return fmt.Errorf("ipvs: read the virtual servers: %w", err)
 	}
 	for _, s := range all {
-		if !held[s.addr.Addr()] {
+		if !held[s.addr.Addr()] && !t.opt.Ours[frontOf(s)] {
 			continue // somebody else's
 		}
 		reals, err := t.k.reals(s)
@@ -159,7 +157,9 @@ func (t *Table) Adopt() error {
 			}
 		}
 		t.servers[f], t.old[f] = e, true
-		t.users[s.addr.Addr()]++
+		if held[s.addr.Addr()] {
+			t.users[s.addr.Addr()]++
+		}
 	}
 	return nil
 }
@@ -188,7 +188,7 @@ func (t *Table) Forget() error {
 // whether its address goes on the device; those of the node itself do not.
 func (t *Table) Put(f vip.Front, backends []vip.Backend, affinity time.Duration, bind bool) error {
 	delete(t.old, f)
-	want := server{f.Addr, protocol(f.Proto), content{t.opt.Scheduler, affinity}}
+	want := server{f.Addr, protocol(f.Proto), policy{t.opt.Scheduler, affinity}}
 	e := t.servers[f]
 	if e == nil {
 		if bind {
@@ -208,7 +208,7 @@ func (t *Table) Put(f vip.Front, backends []vip.Backend, affinity time.Duration,
 		}
 		e = &entry{server: want, reals: map[netip.AddrPort]uint32{}}
 		t.servers[f] = e
-	} else if e.content != want.content {
+	} else if e.policy != want.policy {
 		if err := t.k.setServer(want); err != nil {
 			return fmt.Errorf("ipvs: change %s: %w", f, err)
 		}

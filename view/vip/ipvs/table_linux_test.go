@@ -327,8 +327,8 @@ func TestMissing(t *testing.T) {
 // TestWire: what is written is read back.
 func TestWire(t *testing.T) {
 	for _, s := range []server{
-		{netip.MustParseAddrPort("10.96.0.1:443"), unix.IPPROTO_TCP, content{"rr", 0}},
-		{netip.MustParseAddrPort("[fd96::1]:53"), unix.IPPROTO_UDP, content{"wrr", 3 * time.Hour}},
+		{netip.MustParseAddrPort("10.96.0.1:443"), unix.IPPROTO_TCP, policy{"rr", 0}},
+		{netip.MustParseAddrPort("[fd96::1]:53"), unix.IPPROTO_UDP, policy{"wrr", 3 * time.Hour}},
 	} {
 		msg := append(make([]byte, 4), s.attr(true).Serialize()...)
 		if got, ok := parseServer(msg); !ok || got != s {
@@ -343,7 +343,7 @@ func TestWire(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	s := server{netip.MustParseAddrPort("10.96.0.1:443"), unix.IPPROTO_TCP, content{"rr", 0}}
+	s := server{netip.MustParseAddrPort("10.96.0.1:443"), unix.IPPROTO_TCP, policy{"rr", 0}}
 	f.Add(append(make([]byte, 4), s.attr(true).Serialize()...))
 	f.Add(append(make([]byte, 4), destination{addr: s.addr}.attr(true).Serialize()...))
 	f.Fuzz(func(t *testing.T, msg []byte) {

@@ -58,11 +58,11 @@ const (
 type server struct {
 	addr  netip.AddrPort
 	proto uint8
-	content
+	policy
 }
 
-// content is what of a virtual server can be changed.
-type content struct {
+// policy is what of a virtual server can be changed.
+type policy struct {
 	scheduler string
 	persist   time.Duration // clients keep their endpoint; 0: not
 }

@@ -1,0 +1,76 @@
+package ipvs
+
+import (
+	"cmp"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/fingerpost/fingerpost/catalog"
+)
+
+// Reasons that go with Config.Events.
+const (
+	ReasonConflict    = "VirtualIPConflict"      // another service has the address already
+	ReasonCannotCheck = "CannotServeHealthCheck" // the health check node port cannot be had
+)
+
+// Config says what to serve. The zero value of a field means what its comment
+// says.
+type Config struct {
+	Node     string // this node's name: endpoints of its own, traffic policy Local
+	NodeZone string // "": zones play no part
+
+	// NodeAddresses are where node ports answer. Empty: all addresses of this
+	// machine but 127.0.0.0/8 and ::1.
+	NodeAddresses []netip.Addr
+	// PodCIDRs are the addresses of pods, of the whole cluster. What comes from
+	// elsewhere to a ClusterIP is masqueraded. Empty: not known, then only this
+	// machine's own traffic is.
+	PodCIDRs []netip.Prefix
+	// ServiceCIDRs are where ClusterIPs come from: what goes to one that no
+	// service has is dropped. Empty: not known.
+	ServiceCIDRs []netip.Prefix
+
+	Scheduler      string        // see Schedulers; "": rr
+	Drain          time.Duration // how long an endpoint that left may keep connections; 0: 15 min
+	MasqueradeMark uint32        // the bit of packet marks that is ours; 0: 0x2000
+
+	Log        *slog.Logger          // nil: no log
+	Registerer prometheus.Registerer // nil: no metrics
+	// Events is told what the owner of a service should know, once per cause.
+	// It must return at once. nil: only the log.
+	Events func(key catalog.Key, reason, message string)
+	Now    func() time.Time // nil: time.Now
+
+	// Resync is how often everything is compared with the kernel; 0: 30 s.
+	Resync time.Duration
+}
+
+// Schedulers are those that the kernel may have.
+func Schedulers() []string {
+	return []string{"rr", "wrr", "lc", "wlc", "sh", "dh", "sed", "nq", "mh"}
+}
+
+func (c Config) withDefaults() Config {
+	c.Scheduler = cmp.Or(c.Scheduler, "rr")
+	c.MasqueradeMark = cmp.Or(c.MasqueradeMark, 0x2000)
+	c.Resync = cmp.Or(c.Resync, 30*time.Second)
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Events == nil {
+		c.Events = func(catalog.Key, string, string) {}
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	c.NodeAddresses = slices.Clone(c.NodeAddresses)
+	for i := range c.NodeAddresses {
+		c.NodeAddresses[i] = c.NodeAddresses[i].Unmap()
+	}
+	return c
+}
