@@ -90,6 +90,11 @@ bench-vip: build $(TOOLS)/kube-proxy ## measure the service proxy beside kube-pr
 	$(GO) build -o $(TOOLS)/vipbench ./bench/vipbench
 	$(TOOLS)/vipbench -fingerpost $(FINGERPOST_BIN) -kube-proxy $(TOOLS)/kube-proxy $(BENCHFLAGS)
 
+.PHONY: bench-node
+bench-node: deps build ## measure a node that runs pods
+	$(GO) build -o $(TOOLS)/nodebench ./bench/nodebench
+	$(TOOLS)/nodebench -fingerpost $(FINGERPOST_BIN) $(BENCHFLAGS)
+
 .PHONY: generate
 generate: ## make the generated code anew
 	hack/generate.sh

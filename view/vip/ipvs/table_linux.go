@@ -196,9 +196,16 @@ func (t *Table) Put(f vip.Front, backends []vip.Backend, affinity time.Duration,
 				return fmt.Errorf("ipvs: put %s: address: %w", f, err)
 			}
 		}
+		reals := map[netip.AddrPort]uint32{}
 		err := t.k.addServer(want)
 		if errors.Is(err, syscall.EEXIST) {
-			err = t.k.setServer(want)
+			var all []destination
+			if all, err = t.k.reals(want); err == nil {
+				err = t.k.setServer(want)
+			}
+			for _, r := range all {
+				reals[r.addr] = r.weight
+			}
 		}
 		if err != nil {
 			if bind {
@@ -206,7 +213,7 @@ func (t *Table) Put(f vip.Front, backends []vip.Backend, affinity time.Duration,
 			}
 			return fmt.Errorf("ipvs: put %s: %w", f, err)
 		}
-		e = &entry{server: want, reals: map[netip.AddrPort]uint32{}}
+		e = &entry{server: want, reals: reals}
 		t.servers[f] = e
 	} else if e.policy != want.policy {
 		if err := t.k.setServer(want); err != nil {
@@ -262,6 +269,13 @@ func (t *Table) Remove(f vip.Front) error {
 	if e == nil {
 		return nil
 	}
+	if f.Proto == catalog.UDP { // the kernel forgets the flows only with each
+		for addr := range e.reals {
+			if err := t.drop(f, e, addr); err != nil {
+				return err
+			}
+		}
+	}
 	if err := t.k.delServer(e.server); err != nil {
 		return fmt.Errorf("ipvs: remove %s: %w", f, err)
 	}
@@ -303,6 +317,41 @@ func (t *Table) release(a netip.Addr) error {
 	return nil
 }
 
+// differs says whether the kernel has other servers than it should, or not all
+// of the addresses.
+func (t *Table) differs() (bool, error) {
+	held, err := t.held()
+	if err != nil {
+		return false, err
+	}
+	for a := range t.users {
+		if !held[a] {
+			return true, nil
+		}
+	}
+	all, err := t.k.servers()
+	if err != nil {
+		return false, err
+	}
+	found := 0
+	for _, s := range all {
+		e := t.servers[frontOf(s)]
+		if e == nil {
+			continue
+		}
+		found++
+		reals, err := t.k.reals(s)
+		if err != nil {
+			return false, err
+		}
+		if s.policy != e.policy || len(reals) != len(e.reals) ||
+			slices.ContainsFunc(reals, func(r destination) bool { w, ok := e.reals[r.addr]; return !ok || w != r.weight }) {
+			return true, nil
+		}
+	}
+	return found != len(t.servers), nil
+}
+
 // Drain removes servers that left and have no connection any more, and those
 // whose time is over. Call it every few seconds.
 func (t *Table) Drain() error {
@@ -333,17 +382,17 @@ func (t *Table) Drain() error {
 	return nil
 }
 
-// Cleanup removes the virtual servers of addresses on the device, and the
-// device.
-func Cleanup() error {
+// cleanUp removes the virtual servers of addresses on the device and those that
+// are ours, and the device.
+func cleanUp(ours map[vip.Front]bool) error {
 	device, err := netlink.LinkByName(Device)
 	if err != nil {
 		if errors.As(err, new(netlink.LinkNotFoundError)) {
 			return nil
 		}
-		return fmt.Errorf("ipvs: clean up: %w", err)
+		return err
 	}
-	t, err := Open(Options{})
+	t, err := Open(Options{Ours: ours})
 	if err == nil {
 		if err = t.Adopt(); err == nil {
 			err = t.Forget()

@@ -209,7 +209,7 @@ func front(s string, p catalog.Protocol) vip.Front {
 	return vip.Front{Addr: netip.MustParseAddrPort(s), Proto: p}
 }
 
-func TestPackets(t *testing.T) {
+func TestTable(t *testing.T) {
 	needIPVS(t)
 	self, err := os.Open("/proc/self/ns/net")
 	must(t, err)
@@ -231,7 +231,7 @@ func TestPackets(t *testing.T) {
 		return tb
 	}
 	t.Cleanup(func() {
-		if err := Cleanup(); err != nil {
+		if err := Cleanup(Config{}); err != nil {
 			t.Error(err)
 		}
 	})
@@ -310,7 +310,7 @@ func TestSchedulers(t *testing.T) {
 		}
 		must(t, tb.Remove(f))
 	}
-	must(t, Cleanup())
+	must(t, Cleanup(Config{}))
 	if _, err := Open(Options{Scheduler: "best"}); err == nil {
 		t.Error("a scheduler that nobody knows is taken")
 	}

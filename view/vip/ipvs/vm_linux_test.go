@@ -3,20 +3,30 @@ package ipvs
 import (
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fingerpost/fingerpost/view/vip/viptest"
 )
 
 // TestMain: as process 1 of a virtual machine (hack/vm/run.sh) the tests make
 // it ready first, and switch it off at the end.
 func TestMain(m *testing.M) {
 	if os.Getpid() != 1 {
-		os.Exit(m.Run())
+		viptest.Main(m, func(c viptest.NodeConfig) (viptest.Driver, error) {
+			return New(Config{
+				Node: c.Node, NodeZone: c.Zone, NodeAddresses: c.NodeAddrs, PodCIDRs: c.PodCIDRs, ServiceCIDRs: c.ServiceCIDRs,
+				Resync: time.Second, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+			})
+		})
+		return
 	}
 	code := 1
 	if err := boot(); err != nil {
