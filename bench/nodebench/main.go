@@ -36,7 +36,6 @@ type bench struct {
 
 	node   *process
 	server *process
-	out    *tabwriter.Writer
 	table  [][4]string
 }
 

@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 package=${1:-./view/vip/ipvs}
 shift $(($# > 0 ? 1 : 0))
-modules=${VM_MODULES:-dummy veth bridge nf_conntrack_netlink nft_masq nft_nat nft_chain_nat nft_ct nft_reject_ipv4 nft_reject_ipv6
+modules=${VM_MODULES:-dummy veth bridge br_netfilter nf_conntrack_netlink nft_masq nft_nat nft_chain_nat nft_ct nft_reject_ipv4 nft_reject_ipv6
 	ip_vs_rr ip_vs_wrr ip_vs_lc ip_vs_wlc ip_vs_sh ip_vs_dh ip_vs_sed ip_vs_nq ip_vs_mh crc32c_generic}
 timeout=${VM_TIMEOUT:-240}
 cache=$PWD/.cache/vm

@@ -1,6 +1,7 @@
 package ebpf
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -37,7 +38,7 @@ func (m *store) specs(cfg *Config) []mapSpec {
 		{&m.pick, "pick", ebpf.Hash, lazy, 16, 32, cfg.MaxSlots},
 		{&m.addr, "addr", ebpf.Hash, lazy, 16, 24, cfg.MaxFrontends},
 		{&m.flow, "flow", ebpf.LRUHash, 0, 32, 32, cfg.MaxFlows},
-		{&m.client, "client", ebpf.LRUHash, 0, 16, 16, cfg.MaxAffinity},
+		{&m.client, "client", ebpf.LRUHash, 0, uint32(binary.Size(clientKey{})), uint32(binary.Size(clientValue{})), cfg.MaxAffinity},
 	}
 }
 

@@ -158,13 +158,17 @@ func (f *family) base() {
 		services = append(services, rule{daddr(r0), in(setRanges, r0, false), drop})
 	}
 	plain("services", services...)
-	entry := []rule{guard}
+	// A refusal that goes to one of these addresses must not be refused.
+	known := rule{&expr.Ct{Register: r0, Key: expr.CtKeySTATE}, bits(r0, expr.CtStateBitNEW, 0),
+		&expr.Cmp{Op: expr.CmpOpEq, Register: r0, Data: make([]byte, 4)}, &expr.Verdict{Kind: expr.VerdictAccept}}
+	entry := []rule{known, guard}
 	if len(f.fixed[setPods]) > 0 {
 		entry = append(entry, rule{saddr(r0), in(setPods, r0, false), goTo("services")})
 	}
 	entry = append(entry, append(f.key(), verdicts(setLocal)), rule{goTo("services")})
 	hooked("prerouting", nft.ChainTypeNAT, nft.ChainHookPrerouting, *nft.ChainPriorityNATDest, entry...)
 	hooked("output", nft.ChainTypeNAT, nft.ChainHookOutput, *nft.ChainPriorityNATDest,
+		known,
 		guard,
 		// The kernel sends from the very address that it sends to.
 		append(rule{daddr(r0), in(setVIPs, r0, false)}, masquerade...),

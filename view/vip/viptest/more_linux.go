@@ -1,6 +1,7 @@
 package viptest
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -221,7 +222,7 @@ func (r *run) check(port string) ([]string, error) {
 		return []string{failure(err)}, nil
 	}
 	defer c.Close()
-	t := &http.Transport{DisableKeepAlives: true, Dial: func(string, string) (net.Conn, error) { return c, nil }}
+	t := &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) { return c, nil }}
 	resp, err := (&http.Client{Transport: t, Timeout: patience}).Get("http://check/")
 	if err != nil {
 		return []string{failure(err)}, nil
