@@ -16,6 +16,7 @@ import (
 	"github.com/fingerpost/fingerpost/internal/kernel"
 	"github.com/fingerpost/fingerpost/view/vip/ebpf"
 	"github.com/fingerpost/fingerpost/view/vip/iptables"
+	"github.com/fingerpost/fingerpost/view/vip/ipvs"
 	"github.com/fingerpost/fingerpost/view/vip/nftables"
 	"github.com/fingerpost/fingerpost/view/vip/userspace"
 )
@@ -26,6 +27,7 @@ const (
 	ProxyNFTables  = "nftables"
 	ProxyIPTables  = "iptables"
 	ProxyEBPF      = "ebpf"
+	ProxyIPVS      = "ipvs"
 	ProxyUserspace = "userspace"
 )
 
@@ -102,6 +104,10 @@ func proxyModes(c *Config) []proxyMode {
 		Node: c.NodeName, NodeZone: c.NodeZone, NodeAddresses: c.nodePortAddresses(),
 		Log: c.Log, Registerer: c.Registry,
 	}
+	lvs := ipvs.Config{
+		Node: c.NodeName, NodeZone: c.NodeZone, NodeAddresses: c.nodePortAddresses(), PodCIDRs: c.Pods.CIDRs,
+		ServiceCIDRs: c.translated(), Log: c.Log, Registerer: c.Registry,
+	}
 	if kernel.IsBPF(bpfRoot) {
 		bpf.PinPath = filepath.Join(bpfRoot, "fingerpost")
 	}
@@ -141,6 +147,15 @@ func proxyModes(c *Config) []proxyMode {
 			},
 			cleanup: func() error { return ebpf.Cleanup(bpf) },
 			beside:  ProxyNFTables,
+		},
+		{
+			name: ProxyIPVS, kernel: true, asked: true,
+			probe: func() error { return ipvs.Probe(lvs) },
+			make: func(events func(catalog.Key, string, string)) (driver, error) {
+				lvs.Events = events
+				return ipvs.New(lvs)
+			},
+			cleanup: func() error { return ipvs.Cleanup(lvs) }, shared: true, // kube-ipvs0 is kube-proxy's as well
 		},
 		{
 			name:  ProxyUserspace,

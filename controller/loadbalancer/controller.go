@@ -50,6 +50,7 @@ type Controller struct {
 	synced   []cache.InformerSynced
 	wake     chan struct{}
 	said     map[string]string // what each Service was told last
+	given    map[string]bool   // Services by UID that have an address from here
 	beats    map[string]beat   // by node
 }
 
@@ -90,7 +91,7 @@ func New(c Config) (*Controller, error) {
 	core, disc := c.Informers.Core().V1(), c.Informers.Discovery().V1()
 	k := &Controller{
 		c: c, services: core.Services().Lister(), nodes: core.Nodes().Lister(), slices: disc.EndpointSlices().Lister(),
-		wake: make(chan struct{}, 1), said: map[string]string{}, beats: map[string]beat{},
+		wake: make(chan struct{}, 1), said: map[string]string{}, given: map[string]bool{}, beats: map[string]beat{},
 	}
 	for what, inf := range map[string]cache.SharedIndexInformer{
 		"services": core.Services().Informer(), "nodes": core.Nodes().Informer(), "endpoint slices": disc.EndpointSlices().Informer(),
@@ -162,7 +163,7 @@ func (k *Controller) look(ctx context.Context) error {
 	// Those that lose an address first: it may be given to another.
 	slices.SortStableFunc(wishes, func(a, b *wish) int { return len(a.got) - len(b.got) })
 	for _, w := range wishes {
-		errs = append(errs, k.write(ctx, w))
+		errs = append(errs, k.write(ctx, w, len(pools)))
 	}
 	for _, s := range services {
 		errs = append(errs, k.release(ctx, s))
@@ -175,7 +176,7 @@ func (k *Controller) look(ctx context.Context) error {
 }
 
 // write puts the addresses into the status, and says what is wrong.
-func (k *Controller) write(ctx context.Context, w *wish) error {
+func (k *Controller) write(ctx context.Context, w *wish, pools int) error {
 	vip := corev1.LoadBalancerIPModeVIP
 	slices.SortFunc(w.got, func(a, b netip.Addr) int {
 		return slices.Index(w.families, family(a)) - slices.Index(w.families, family(b))
@@ -184,9 +185,13 @@ func (k *Controller) write(ctx context.Context, w *wish) error {
 	for _, a := range w.got {
 		want = append(want, corev1.LoadBalancerIngress{IP: a.String(), IPMode: &vip})
 	}
-	if err := k.put(ctx, w.service, want); err != nil {
-		return err
+	// Without a pool, an address that is there is somebody else's gift.
+	if len(want) > 0 || pools > 0 || k.given[string(w.service.UID)] {
+		if err := k.put(ctx, w.service, want); err != nil {
+			return err
+		}
 	}
+	k.given[string(w.service.UID)] = len(want) > 0
 	k.say(w.service, corev1.EventTypeWarning, reasonNone, w.trouble)
 	return nil
 }
@@ -245,7 +250,12 @@ func (k *Controller) say(s *corev1.Service, kind, reason, message string) {
 func (k *Controller) forget(services []*corev1.Service) {
 	alive := map[string]bool{}
 	for _, s := range services {
-		alive[string(s.UID)+reasonNone], alive[string(s.UID)+reasonNoNode] = true, true
+		alive[string(s.UID)], alive[string(s.UID)+reasonNone], alive[string(s.UID)+reasonNoNode] = true, true, true
+	}
+	for id := range k.given {
+		if !alive[id] {
+			delete(k.given, id)
+		}
 	}
 	for id := range k.said {
 		if !alive[id] {

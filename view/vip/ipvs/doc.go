@@ -1,21 +1,39 @@
-// Package ipvs speaks to the kernel's IPVS: virtual servers, the real servers
-// behind each, and the device that holds their addresses. It is the lower half
-// of a proxy mode; package vip says what the upper half has to do.
+// Package ipvs serves virtual IPs with the kernel's IPVS, over netlink: a
+// virtual server for each frontend, whose address is on a device, and a table
+// of nftables for what IPVS does not decide.
 //
 // # Guarantees
 //
-//   - [Table.Put] and [Table.Remove] return when the kernel does it. Each is a
-//     message for each server that differs; nothing is listed on the way.
-//   - A server that leaves keeps its connections: it gets weight 0, and
-//     [Table.Drain] takes it away when it has none, or when the time for that is
-//     over.
-//   - [Table.Adopt] takes over what an earlier process left, so that a restart
-//     loses no connection. What nobody puts again goes with [Table.Forget].
-//   - Only virtual servers of addresses on the device are ours.
+//   - Packets, not processes: what is programmed stays when this program ends or
+//     is killed. The next one takes it over, so that a restart loses no
+//     connection; what nobody wants any more goes when the catalog is synced.
+//   - Apply returns when the kernel does what the batch says. It is a message for
+//     each server that differs, and one transaction of nftables; nothing but UDP
+//     flows is listed on the way.
+//   - An endpoint that leaves keeps its TCP connections: it gets weight 0, and
+//     goes when it has none, or when [Config].Drain is over. UDP flows to it are
+//     cut.
+//   - Only virtual servers of addresses on [Device], or that our table names, are
+//     ours, and only the tables "fingerpost-ipvs" are written. What others do to
+//     them is noticed and put right: within a second when rules are gone, within
+//     [Config].Resync otherwise.
+//
+// # Layout
+//
+// Node ports have a virtual server for each address of the node. The addresses
+// of the others are on the device, so they are this machine's own: its programs
+// are kept from being reached there by a refusal of all ports that no service
+// has. The table decides for the first packet of a connection, before IPVS does:
+// refuse, drop, mark for masquerading, or, for this node's own traffic and its
+// pods' to a service with externalTrafficPolicy Local, send it to the ClusterIP,
+// which leads to all endpoints.
 //
 // # Limits
 //
-// It does not decide what is masqueraded, rejected or kept out: that is for the
-// packet filter of the mode. This kernel module is often not there; [Open] says
-// so.
+// Session affinity is IPVS's persistence: for each port by itself, and it may
+// last longer than asked for while connections of the client end. A service with
+// both traffic policies Local has no such shortcut by its ClusterIP. Weights
+// count with schedulers that know them, which rr does not. Two pods on one bridge
+// need br_netfilter. Among many new connections over IPv6 one may rarely need
+// its first packet to be sent again, a second later. The kernel module is often not there: [Probe] says so.
 package ipvs

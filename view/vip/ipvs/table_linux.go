@@ -49,6 +49,7 @@ type Table struct {
 type entry struct {
 	server
 	reals map[netip.AddrPort]uint32 // weights
+	bound bool                      // its address is on the device for it
 }
 
 // leaver is a real server that waits for its last connection to end.
@@ -148,7 +149,7 @@ func (t *Table) Adopt() error {
 		if err != nil {
 			return fmt.Errorf("ipvs: read the servers of %s: %w", s.addr, err)
 		}
-		e := &entry{server: s, reals: map[netip.AddrPort]uint32{}}
+		e := &entry{server: s, reals: map[netip.AddrPort]uint32{}, bound: held[s.addr.Addr()]}
 		f := frontOf(s)
 		for _, r := range reals {
 			e.reals[r.addr] = r.weight
@@ -157,7 +158,7 @@ func (t *Table) Adopt() error {
 			}
 		}
 		t.servers[f], t.old[f] = e, true
-		if held[s.addr.Addr()] {
+		if e.bound {
 			t.users[s.addr.Addr()]++
 		}
 	}
@@ -213,13 +214,19 @@ func (t *Table) Put(f vip.Front, backends []vip.Backend, affinity time.Duration,
 			}
 			return fmt.Errorf("ipvs: put %s: %w", f, err)
 		}
-		e = &entry{server: want, reals: reals}
+		e = &entry{server: want, reals: reals, bound: bind}
 		t.servers[f] = e
 	} else if e.policy != want.policy {
 		if err := t.k.setServer(want); err != nil {
 			return fmt.Errorf("ipvs: change %s: %w", f, err)
 		}
 		e.server = want
+	}
+	if bind && !e.bound { // adopted, but somebody took the address away
+		if err := t.hold(f.Addr.Addr()); err != nil {
+			return fmt.Errorf("ipvs: put %s: address: %w", f, err)
+		}
+		e.bound = true
 	}
 	keep := map[netip.AddrPort]bool{}
 	for _, b := range backends {
@@ -284,7 +291,7 @@ func (t *Table) Remove(f vip.Front) error {
 	for a := range e.reals {
 		delete(t.leaving, leaver{f, a})
 	}
-	if t.users[f.Addr.Addr()] > 0 {
+	if e.bound {
 		if err := t.release(f.Addr.Addr()); err != nil {
 			return fmt.Errorf("ipvs: remove %s: address: %w", f, err)
 		}

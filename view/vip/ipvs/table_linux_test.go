@@ -211,7 +211,7 @@ func front(s string, p catalog.Protocol) vip.Front {
 
 func TestTable(t *testing.T) {
 	needIPVS(t)
-	self, err := os.Open("/proc/self/ns/net")
+	self, err := os.Open("/proc/thread-self/ns/net")
 	must(t, err)
 	defer self.Close()
 	for _, key := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
