@@ -2,6 +2,7 @@ package vip
 
 import (
 	"cmp"
+	"fmt"
 	"iter"
 	"slices"
 	"strings"
@@ -29,16 +30,22 @@ type Conflict struct {
 	Loser  catalog.Key
 }
 
+// String says what the loser's owner can do.
+func (c Conflict) String() string {
+	return fmt.Sprintf("%s is served for service %s; choose another address or port", c.Front, c.Winner)
+}
+
 // Table is what the proxy of one node must show. It is for one goroutine.
 type Table struct {
 	at     Place
 	byKey  map[catalog.Key][]*Frontend
 	claims map[Front][]*Frontend // the first one has it
+	told   map[Conflict]struct{} // that News gave
 }
 
 // NewTable makes an empty table.
 func NewTable(at Place) *Table {
-	return &Table{at: at, byKey: map[catalog.Key][]*Frontend{}, claims: map[Front][]*Frontend{}}
+	return &Table{at: at, byKey: map[catalog.Key][]*Frontend{}, claims: map[Front][]*Frontend{}, told: map[Conflict]struct{}{}}
 }
 
 // Len is the number of frontends.
@@ -124,6 +131,24 @@ func (t *Table) Apply(changes []catalog.Change) Diff {
 		}
 	}
 	return d
+}
+
+// News gives those conflicts of a difference that it has not given yet: each is
+// told once, and again when it comes back after it was over.
+func (t *Table) News(conflicts []Conflict) []Conflict {
+	for c := range t.told {
+		if f := t.Get(c.Front); f == nil || f.Service != c.Winner {
+			delete(t.told, c)
+		}
+	}
+	var news []Conflict
+	for _, c := range conflicts {
+		if _, known := t.told[c]; !known && c.Winner != c.Loser {
+			t.told[c] = struct{}{}
+			news = append(news, c)
+		}
+	}
+	return news
 }
 
 func (t *Table) drop(f *Frontend) {

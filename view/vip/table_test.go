@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"strconv"
 	"testing"
 	"time"
 
@@ -158,4 +159,30 @@ func BenchmarkTableOneEndpointOf100k(b *testing.B) {
 		table.Apply(changes[i%2 : i%2+1])
 		i++
 	}
+}
+
+// TestNews: a conflict is told once, and again when it comes back.
+func TestNews(t *testing.T) {
+	service := func(name string, age int64, taken bool) catalog.Change {
+		key := catalog.Key{Namespace: "default", Name: name}
+		s := &catalog.Service{Key: key, ClusterIPs: []netip.Addr{netip.MustParseAddr("10.96.1." + strconv.Itoa(int(age)))},
+			Created: time.Unix(age, 0), Ports: []catalog.Port{{Port: 80, Protocol: catalog.TCP}}}
+		if taken {
+			s.ExternalIPs = []netip.Addr{netip.MustParseAddr("203.0.113.7")}
+		}
+		return catalog.Change{Key: key, New: &catalog.Entry{Service: s}}
+	}
+	table := NewTable(Place{Node: "a"})
+	step := func(want int, changes ...catalog.Change) {
+		t.Helper()
+		d := table.Apply(changes)
+		if news := table.News(d.Conflicts); len(news) != want {
+			t.Fatalf("news: %v, want %d", news, want)
+		}
+	}
+	step(0, service("first", 1, true))
+	step(1, service("second", 2, true))
+	step(0, service("first", 1, true), service("second", 2, true))
+	step(0, service("first", 1, false))
+	step(1, service("first", 1, true))
 }

@@ -38,7 +38,6 @@ type Driver struct {
 	adopted bool                        // something of an earlier process may be left
 	broken  bool                        // the kernel may not have what fronts says
 	leaving map[netip.AddrPort]struct{} // UDP endpoints that have left
-	lost    map[vip.Conflict]struct{}   // conflicts that were reported
 	full    map[catalog.Key]struct{}    // services that were told that there is no room
 	untold  []func()                    // events, to be sent without the mutex
 	closed  bool
@@ -82,7 +81,6 @@ func New(cfg Config) (*Driver, error) {
 		table:   vip.NewTable(vip.Place{Node: cfg.Node, Zone: cfg.NodeZone}),
 		claims:  map[netip.Addr]int{},
 		leaving: map[netip.AddrPort]struct{}{},
-		lost:    map[vip.Conflict]struct{}{},
 		full:    map[catalog.Key]struct{}{},
 	}
 	if d.maps, err = openMaps(&cfg, dir); err != nil {
@@ -347,18 +345,9 @@ func explainWrite(err error) string {
 
 // report tells the losers of conflicts, once each.
 func (d *Driver) report(conflicts []vip.Conflict) {
-	for c := range d.lost { // forget those that are over
-		if f := d.table.Get(c.Front); f == nil || f.Service != c.Winner {
-			delete(d.lost, c)
-		}
-	}
-	for _, c := range conflicts {
-		if _, known := d.lost[c]; known || c.Winner == c.Loser {
-			continue
-		}
-		d.lost[c] = struct{}{}
+	for _, c := range d.table.News(conflicts) {
 		d.cfg.Log.Warn("ebpf: address belongs to another service", "service", c.Loser, "address", c.Front, "owner", c.Winner)
-		d.tell(c.Loser, ReasonConflict, fmt.Sprintf("%s is served for service %s; choose another address or port", c.Front, c.Winner))
+		d.tell(c.Loser, ReasonConflict, c.String())
 	}
 }
 

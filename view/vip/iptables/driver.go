@@ -28,7 +28,6 @@ type Driver struct {
 	fronts   map[vip.Front]*vip.Frontend // that somebody has
 	ports    map[catalog.Key][]*port
 	extras   map[catalog.Key]extra
-	lost     map[vip.Conflict]struct{} // conflicts that were reported
 	said     map[complaint]struct{}
 	untold   []func() // events, to be sent without the mutex
 
@@ -62,7 +61,6 @@ func New(cfg Config) (*Driver, error) {
 		fronts:  map[vip.Front]*vip.Frontend{},
 		ports:   map[catalog.Key][]*port{},
 		extras:  map[catalog.Key]extra{},
-		lost:    map[vip.Conflict]struct{}{},
 		said:    map[complaint]struct{}{},
 		flows:   map[vip.Front]struct{}{},
 		since:   cfg.Now(),
@@ -265,18 +263,9 @@ func (d *Driver) complain(ports []*port) {
 
 // report tells the losers of conflicts, once each.
 func (d *Driver) report(conflicts []vip.Conflict) {
-	for c := range d.lost { // forget those that are over
-		if f := d.table.Get(c.Front); f == nil || f.Service != c.Winner {
-			delete(d.lost, c)
-		}
-	}
-	for _, c := range conflicts {
-		if _, known := d.lost[c]; known || c.Winner == c.Loser {
-			continue
-		}
-		d.lost[c] = struct{}{}
+	for _, c := range d.table.News(conflicts) {
 		d.cfg.Log.Warn("iptables: address belongs to another service", "service", c.Loser, "address", c.Front, "owner", c.Winner)
-		d.tell(c.Loser, ReasonConflict, fmt.Sprintf("%s is served for service %s; choose another address or port", c.Front, c.Winner))
+		d.tell(c.Loser, ReasonConflict, c.String())
 	}
 }
 

@@ -34,8 +34,7 @@ type Driver struct {
 	want     map[vip.Front]*virtual
 	flows    map[vip.Front]struct{} // UDP, whose flows must be looked at
 	local    map[netip.Addr]bool    // addresses of this machine, but those on the device
-	lost     map[vip.Conflict]struct{}
-	untold   []func() // events, to be sent without the mutex
+	untold   []func()               // events, to be sent without the mutex
 
 	since   time.Time
 	started bool
@@ -73,8 +72,7 @@ func New(cfg Config) (*Driver, error) {
 	d := &Driver{
 		cfg: cfg, metrics: newMetrics(cfg.Registerer), filter: newFilter(&cfg),
 		table:    vip.NewTable(vip.Place{Node: cfg.Node, Zone: cfg.NodeZone}),
-		services: map[catalog.Key]*service{}, want: map[vip.Front]*virtual{}, flows: map[vip.Front]struct{}{},
-		lost: map[vip.Conflict]struct{}{}, since: cfg.Now(),
+		services: map[catalog.Key]*service{}, want: map[vip.Front]*virtual{}, flows: map[vip.Front]struct{}{}, since: cfg.Now(),
 	}
 	d.checks = healthcheck.New(healthcheck.Config{
 		Node: cfg.Node, Addresses: cfg.NodeAddresses, Log: cfg.Log,
@@ -368,20 +366,9 @@ func (d *Driver) everything() error {
 
 // report tells the losers of conflicts, once each.
 func (d *Driver) report(conflicts []vip.Conflict) {
-	for c := range d.lost { // forget those that are over
-		if f := d.table.Get(c.Front); f == nil || f.Service != c.Winner {
-			delete(d.lost, c)
-		}
-	}
-	for _, c := range conflicts {
-		if _, known := d.lost[c]; known || c.Winner == c.Loser {
-			continue
-		}
-		d.lost[c] = struct{}{}
+	for _, c := range d.table.News(conflicts) {
 		d.cfg.Log.Warn("ipvs: address belongs to another service", "service", c.Loser, "address", c.Front, "owner", c.Winner)
-		d.untold = append(d.untold, func() {
-			d.cfg.Events(c.Loser, ReasonConflict, fmt.Sprintf("%s is served for service %s; choose another address or port", c.Front, c.Winner))
-		})
+		d.untold = append(d.untold, func() { d.cfg.Events(c.Loser, ReasonConflict, c.String()) })
 	}
 }
 

@@ -32,9 +32,8 @@ type Driver struct {
 	fronts   map[vip.Front]*front
 	counts   map[place]int // frontends that want an element of a counted set
 	plans    [2]map[plan]bool
-	lost     map[vip.Conflict]struct{} // conflicts that were reported
-	said     map[catalog.Key]struct{}  // services whose family was reported
-	untold   []func()                  // events, to be sent without the mutex
+	said     map[catalog.Key]struct{} // services whose family was reported
+	untold   []func()                 // events, to be sent without the mutex
 
 	adopted map[place]content // what was there at the start and nobody wanted yet
 	since   time.Time         // of the start
@@ -64,7 +63,6 @@ func New(cfg Config) (*Driver, error) {
 		table:   vip.NewTable(vip.Place{Node: cfg.Node, Zone: cfg.NodeZone}),
 		fronts:  map[vip.Front]*front{},
 		counts:  map[place]int{},
-		lost:    map[vip.Conflict]struct{}{},
 		said:    map[catalog.Key]struct{}{},
 		udp:     map[vip.Front]struct{}{},
 		since:   cfg.Now(),
@@ -275,18 +273,9 @@ func (d *Driver) unsupported(f *vip.Frontend) {
 
 // report tells the losers of conflicts, once each.
 func (d *Driver) report(conflicts []vip.Conflict) {
-	for c := range d.lost { // forget those that are over
-		if f := d.table.Get(c.Front); f == nil || f.Service != c.Winner {
-			delete(d.lost, c)
-		}
-	}
-	for _, c := range conflicts {
-		if _, known := d.lost[c]; known || c.Winner == c.Loser {
-			continue
-		}
-		d.lost[c] = struct{}{}
+	for _, c := range d.table.News(conflicts) {
 		d.cfg.Log.Warn("nftables: address belongs to another service", "service", c.Loser, "address", c.Front, "owner", c.Winner)
-		d.tell(c.Loser, ReasonConflict, fmt.Sprintf("%s is served for service %s; choose another address or port", c.Front, c.Winner))
+		d.tell(c.Loser, ReasonConflict, c.String())
 	}
 }
 

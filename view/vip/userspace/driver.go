@@ -29,7 +29,6 @@ type Driver struct {
 	table   *vip.Table
 	byFront map[vip.Front][]*listener
 	failing map[*listener]struct{}
-	lost    map[vip.Conflict]struct{} // conflicts that were reported
 	stopped bool
 	said    int      // complaints in this round
 	untold  []func() // events, to be sent without the mutex
@@ -56,7 +55,6 @@ func New(cfg Config) (*Driver, error) {
 		table:    vip.NewTable(vip.Place{Node: cfg.Node, Zone: cfg.NodeZone}),
 		byFront:  map[vip.Front][]*listener{},
 		failing:  map[*listener]struct{}{},
-		lost:     map[vip.Conflict]struct{}{},
 		spots:    map[spot]*listener{},
 	}
 	d.flows = newFlows(d)
@@ -207,18 +205,9 @@ func (d *Driver) places(f *vip.Frontend) []netip.AddrPort {
 
 // report tells the losers of conflicts, once each.
 func (d *Driver) report(conflicts []vip.Conflict) {
-	for c := range d.lost { // forget those that are over
-		if f := d.table.Get(c.Front); f == nil || f.Service != c.Winner {
-			delete(d.lost, c)
-		}
-	}
-	for _, c := range conflicts {
-		if _, known := d.lost[c]; known || c.Winner == c.Loser {
-			continue
-		}
-		d.lost[c] = struct{}{}
+	for _, c := range d.table.News(conflicts) {
 		d.cfg.Log.Warn("userspace: address belongs to another service", "service", c.Loser, "address", c.Front, "owner", c.Winner)
-		d.tell(c.Loser, ReasonConflict, fmt.Sprintf("%s is served for service %s; choose another address or port", c.Front, c.Winner))
+		d.tell(c.Loser, ReasonConflict, c.String())
 	}
 }
 
