@@ -125,6 +125,9 @@ func (w *world) connect(from *host, network, to string, n int) []string {
 		}
 		defer c.Close()
 		who, saw, err := ask(c)
+		if err != nil && network == "udp" && failure(err) == "no answer" {
+			who, saw, err = ask(c) // a datagram may be lost: clients ask again
+		}
 		if err != nil {
 			return failure(err)
 		}
