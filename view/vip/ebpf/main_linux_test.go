@@ -45,6 +45,7 @@ func TestMain(m *testing.M) {
 func beside(c viptest.NodeConfig) (viptest.Driver, error) {
 	n, err := nftables.New(nftables.Config{
 		Node: c.Node, NodeZone: c.Zone, NodeAddresses: c.NodeAddrs, PodCIDRs: c.PodCIDRs, ServiceCIDRs: c.ServiceCIDRs,
+		FlowsFirst: true, // scripts look at once, and source ports come again
 	})
 	if err != nil {
 		return nil, err

@@ -48,8 +48,11 @@ type Config struct {
 	// Resync is how often everything is compared with the kernel; 0: 30 s.
 	Resync time.Duration
 
-	flowsFirst bool // of tests: Apply always waits until UDP flows are cut
-	netns      int  // of tests: a namespace to work in; 0: this process's
+	// FlowsFirst makes each Apply wait until UDP flows to endpoints that left are
+	// cut. Without it, changes in quick succession are cut together, soon after.
+	FlowsFirst bool
+
+	netns int // of tests: a namespace to work in; 0: this process's
 }
 
 // Sizes of transactions: the kernel works on one with its lock held, and

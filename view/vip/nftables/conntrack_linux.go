@@ -21,7 +21,7 @@ func (d *Driver) cleanFlows() {
 	if len(d.udp) == 0 {
 		return
 	}
-	if d.cfg.flowsFirst || d.cfg.Now().Sub(d.udpLooked) >= 3*d.udpCost {
+	if d.cfg.FlowsFirst || d.cfg.Now().Sub(d.udpLooked) >= 3*d.udpCost {
 		d.lookAtFlows()
 		return
 	}

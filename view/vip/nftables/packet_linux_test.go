@@ -15,7 +15,7 @@ func TestMain(m *testing.M) {
 	viptest.Main(m, func(c viptest.NodeConfig) (viptest.Driver, error) {
 		return New(Config{
 			Node: c.Node, NodeZone: c.Zone, NodeAddresses: c.NodeAddrs, PodCIDRs: c.PodCIDRs, ServiceCIDRs: c.ServiceCIDRs,
-			Resync: time.Second, flowsFirst: true,
+			Resync: time.Second, FlowsFirst: true,
 			Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		})
 	})
