@@ -48,7 +48,7 @@ func (d *Driver) lookAtFlows() {
 		if len(of) == 0 {
 			continue
 		}
-		n, err := d.k.cutFlows(family, of, d.stale)
+		n, err := d.k.cutFlows(family, unix.IPPROTO_UDP, of, func(f *flow) bool { return d.stale(f.to, f.backend) })
 		if err != nil {
 			d.cfg.Log.Warn("nftables: UDP flows to endpoints that left may go on", "error", err)
 		}
@@ -76,6 +76,31 @@ func (d *Driver) stale(to, backend netip.AddrPort) bool {
 	return !slices.ContainsFunc(front.Backends, leads) && !slices.ContainsFunc(front.Local, leads)
 }
 
+// cutEarly cuts what was sent to a service before there were rules for it: its
+// first packet went elsewhere untranslated, and conntrack would keep sending
+// the client's repetitions after it (kubernetes/kubernetes#48719).
+func (d *Driver) cutEarly() {
+	for i, family := range []byte{unix.AF_INET, unix.AF_INET6} {
+		var of []vip.Front
+		for f := range d.fronts {
+			if f.Proto == catalog.TCP && index(f.Addr.Addr().Is6()) == i {
+				of = append(of, f)
+			}
+		}
+		if d.families[i] == nil || len(of) == 0 {
+			continue
+		}
+		n, err := d.k.cutFlows(family, unix.IPPROTO_TCP, of, func(f *flow) bool {
+			at := d.nodeFront(f.to, catalog.TCP)
+			return !f.answered && f.backend == f.to && d.fronts[at] != nil && (at.Addr == f.to || d.answersAt(f.to.Addr()))
+		})
+		if err != nil {
+			d.cfg.Log.Warn("nftables: connections begun before the rules may hang until their client gives up", "error", err)
+		}
+		d.metrics.cut(n)
+	}
+}
+
 // answersAt says whether node ports answer at an address; for all that is known
 // any address may be one of this machine.
 func (d *Driver) answersAt(a netip.Addr) bool {
@@ -87,7 +112,9 @@ const (
 	ctGet    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 1
 	ctDelete = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2
 
-	ctaOrig, ctaReply, ctaZone, ctaFilter = 1, 2, 18, 25
+	ctaOrig, ctaReply, ctaStatus, ctaZone, ctaFilter = 1, 2, 3, 18, 25
+
+	statusSeenReply = 1 << 1
 
 	ctaTupleIP, ctaTupleProto    = 1, 2
 	ctaV4Src, ctaV4Dst           = 1, 2
@@ -97,12 +124,12 @@ const (
 	filterNum, filterDPt         = 1 << 3, 1 << 5
 )
 
-// cutFlows deletes the UDP flows that stale picks, by where they were sent to
-// and who answers them. The kernel is asked for UDP only, and for one port
-// if all frontends have it; before Linux 5.8 it gives everything.
-func (k *kernel) cutFlows(family byte, of []vip.Front, stale func(to, backend netip.AddrPort) bool) (int, error) {
+// cutFlows deletes the flows of a protocol that stale picks. The kernel is asked
+// for that protocol only, and for one port if all frontends have it; before
+// Linux 5.8 it gives everything.
+func (k *kernel) cutFlows(family, protocol byte, of []vip.Front, stale func(*flow) bool) (int, error) {
 	filter := uint32(filterNum)
-	proto := []netlink.Attribute{{Type: ctaProtoNum, Data: []byte{unix.IPPROTO_UDP}}}
+	proto := []netlink.Attribute{{Type: ctaProtoNum, Data: []byte{protocol}}}
 	// Not by address: the kernel's filter has that the wrong way round for IPv6.
 	port := of[0].Addr.Port()
 	if !slices.ContainsFunc(of, func(f vip.Front) bool { return f.Addr.Port() != port }) {
@@ -117,7 +144,7 @@ func (k *kernel) cutFlows(family byte, of []vip.Front, stale func(to, backend ne
 			netlink.Attribute{Type: 2, Data: make([]byte, 4)}),
 	}, func() { doomed = nil }, func(b []byte) error {
 		f, err := decodeFlow(b)
-		if err == nil && f.udp && stale(f.to, f.backend) {
+		if err == nil && f.protocol == protocol && stale(&f) {
 			doomed = append(doomed, append([]byte{family, unix.NFNETLINK_V0, 0, 0}, f.name...))
 		}
 		return err
@@ -152,10 +179,11 @@ func nested(kind uint16, attrs ...netlink.Attribute) netlink.Attribute {
 
 // flow is what is needed of a conntrack entry.
 type flow struct {
-	udp     bool
-	to      netip.AddrPort // of the client's packets
-	backend netip.AddrPort // who answers
-	name    []byte         // the attributes that name it
+	protocol byte
+	to       netip.AddrPort // of the client's packets
+	backend  netip.AddrPort // who answers
+	answered bool           // there was a packet in the other direction
+	name     []byte         // the attributes that name it
 }
 
 func decodeFlow(b []byte) (f flow, err error) {
@@ -165,12 +193,14 @@ func decodeFlow(b []byte) (f flow, err error) {
 		case ctaOrig:
 			f.name = appendAttribute(f.name, kind|unix.NLA_F_NESTED, v)
 			var e error
-			_, f.to, f.udp, e = decodeTuple(v)
+			_, f.to, f.protocol, e = decodeTuple(v)
 			inner = errors.Join(inner, e)
 		case ctaReply:
 			var e error
 			f.backend, _, _, e = decodeTuple(v)
 			inner = errors.Join(inner, e)
+		case ctaStatus:
+			f.answered = len(v) == 4 && binary.BigEndian.Uint32(v)&statusSeenReply != 0
 		case ctaZone:
 			f.name = appendAttribute(f.name, kind, v)
 		}
@@ -188,7 +218,7 @@ func appendAttribute(b []byte, kind uint16, v []byte) []byte {
 }
 
 // decodeTuple decodes one direction of a flow.
-func decodeTuple(b []byte) (src, dst netip.AddrPort, udp bool, err error) {
+func decodeTuple(b []byte) (src, dst netip.AddrPort, protocol byte, err error) {
 	var addrs [2]netip.Addr
 	var ports [2]uint16
 	var inner error
@@ -207,7 +237,7 @@ func decodeTuple(b []byte) (src, dst netip.AddrPort, udp bool, err error) {
 			inner = errors.Join(inner, attributes(v, func(kind uint16, v []byte) {
 				switch {
 				case kind == ctaProtoNum && len(v) == 1:
-					udp = v[0] == unix.IPPROTO_UDP
+					protocol = v[0]
 				case kind == ctaProtoSrcPort && len(v) == 2:
 					ports[0] = binary.BigEndian.Uint16(v)
 				case kind == ctaProtoDst && len(v) == 2:
@@ -216,5 +246,5 @@ func decodeTuple(b []byte) (src, dst netip.AddrPort, udp bool, err error) {
 			}))
 		}
 	})
-	return netip.AddrPortFrom(addrs[0], ports[0]), netip.AddrPortFrom(addrs[1], ports[1]), udp, errors.Join(err, inner)
+	return netip.AddrPortFrom(addrs[0], ports[0]), netip.AddrPortFrom(addrs[1], ports[1]), protocol, errors.Join(err, inner)
 }

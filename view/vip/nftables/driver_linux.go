@@ -38,12 +38,14 @@ type Driver struct {
 	adopted map[place]content // what was there at the start and nobody wanted yet
 	since   time.Time         // of the start
 	started bool
-	broken  error     // the kernel may not have what it should
-	retryAt time.Time // when broken
-	gen     uint32    // after our last transaction, or what we looked at
-	strange bool      // somebody else changed the ruleset since the last comparison
-	checked time.Time // the last comparison of everything
-	cost    time.Duration
+	// complete: everything was programmed once.
+	complete bool
+	broken   error     // the kernel may not have what it should
+	retryAt  time.Time // when broken
+	gen      uint32    // after our last transaction, or what we looked at
+	strange  bool      // somebody else changed the ruleset since the last comparison
+	checked  time.Time // the last comparison of everything
+	cost     time.Duration
 
 	udp       map[vip.Front]struct{} // whose flows must be looked at
 	udpCost   time.Duration          // of the last look, which ended at
@@ -163,6 +165,10 @@ func (d *Driver) apply(b catalog.Batch) error {
 		err = d.forget()
 	}
 	d.cleanFlows()
+	if !d.complete && err == nil && b.Snapshot.Freshness().Synced {
+		d.complete = true
+		d.cutEarly()
+	}
 	if err != nil {
 		return fmt.Errorf("nftables: program a change: %w", err)
 	}
