@@ -32,6 +32,7 @@ var layers = []layer{
 	{"door", []string{"catalog", "api", "health", "balance", "wire", "internal"}, "a door writes; it imports no sibling, no view, no store, no server, so that it can run in any process"},
 	{"view", []string{"catalog", "health", "balance", "wire", "internal"}, "a view is a function of the catalog: it imports no sibling, no door, no API and no store"},
 	{"view/vip", []string{"catalog", "health", "balance", "wire", "internal"}, "one view with several drivers, which share what a proxy must do"},
+	{"view/gateway", []string{"catalog", "health", "balance", "wire", "internal"}, "one view in several packages: what it routes by, whom it sends to, and the two versions of the protocol"},
 	{"registry", []string{"catalog", "api", "health", "balance", "wire", "internal"}, "a registry is a door and a view of one protocol, and stands alone as they do"},
 	{"node", []string{"catalog", "api", "health", "balance", "door", "view", "internal"}, "the node agent joins doors and views of one machine; it needs no server"},
 	{"client", []string{"wire", "balance"}, "an SDK with few dependencies: programs embed it"},

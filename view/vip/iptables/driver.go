@@ -34,6 +34,7 @@ type Driver struct {
 	flows    map[vip.Front]struct{} // UDP, whose flows must be looked at
 	flowCost time.Duration          // of the last look
 	since    time.Time
+	complete bool // everything was programmed once
 }
 
 // complaint is something a service was told once.
@@ -131,6 +132,10 @@ func (d *Driver) apply(b catalog.Batch) error {
 	d.cleanFlows()
 	if err != nil {
 		return err
+	}
+	if !d.complete && b.Snapshot.Freshness().Synced {
+		d.complete = true
+		d.cutEarly()
 	}
 	d.metrics.vip.Programmed(b.Oldest, d.cfg.Now(), d.table.Len())
 	return nil

@@ -1,12 +1,14 @@
 package iptables
 
 import (
+	"net"
 	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/fingerpost/fingerpost/catalog"
 	"github.com/fingerpost/fingerpost/view/vip"
+	"github.com/fingerpost/fingerpost/view/vip/conntrack"
 )
 
 // slowLook is how long a look at all UDP flows may take to be done before Apply
@@ -70,11 +72,11 @@ func (d *Driver) lookAtFlows() {
 		return
 	}
 	began := time.Now()
-	j := judge{fronts: map[vip.Front]*vip.Frontend{}, nodes: d.cfg.NodeAddresses, pods: d.cfg.PodCIDRs}
+	j := d.judge()
 	for f := range d.flows {
 		j.fronts[f] = d.table.Get(f)
 	}
-	n, err := cutFlows(&j)
+	n, err := conntrack.Cut(j.addrs(), j.stale)
 	if err != nil {
 		d.cfg.Log.Warn("iptables: UDP flows to endpoints that left may go on", "error", err)
 	}
@@ -83,7 +85,27 @@ func (d *Driver) lookAtFlows() {
 	d.flowCost = time.Since(began)
 }
 
-// judge says which UDP flows have to go.
+// cutEarly cuts what was sent to a service before there were rules for it: its
+// first packet went elsewhere untranslated, and conntrack would keep sending
+// the client's repetitions after it (kubernetes/kubernetes#48719).
+func (d *Driver) cutEarly() {
+	j := d.judge()
+	for at, f := range d.fronts {
+		if at.Proto == catalog.TCP {
+			j.fronts[at] = f
+		}
+	}
+	n, err := conntrack.Cut(j.addrs(), func(f *conntrack.Flow) bool {
+		_, known := j.front(f.To, f.Proto)
+		return known && f.Untranslated()
+	})
+	if err != nil {
+		d.cfg.Log.Warn("iptables: connections begun before the rules may hang until their client gives up", "error", err)
+	}
+	d.metrics.cut(n)
+}
+
+// judge says which flows have to go.
 type judge struct {
 	fronts map[vip.Front]*vip.Frontend // nil: there is none any more
 	nodes  []netip.Addr                // where node ports answer; empty: on local
@@ -91,24 +113,54 @@ type judge struct {
 	pods   []netip.Prefix
 }
 
-// stale says whether a flow from a client to an address, answered by a backend,
-// leads where no new one would.
-func (j *judge) stale(client netip.Addr, to, backend netip.AddrPort) bool {
-	f, ok := j.fronts[vip.Front{Addr: to, Proto: catalog.UDP}]
-	if !ok {
-		any := netip.IPv4Unspecified()
-		if to.Addr().Is6() {
-			any = netip.IPv6Unspecified()
-		}
-		f, ok = j.fronts[vip.Front{Addr: netip.AddrPortFrom(any, to.Port()), Proto: catalog.UDP}]
-		if !ok || !j.answersAt(to.Addr()) {
-			return false
+func (d *Driver) judge() *judge {
+	j := &judge{fronts: map[vip.Front]*vip.Frontend{}, nodes: d.cfg.NodeAddresses, pods: d.cfg.PodCIDRs}
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		d.cfg.Log.Warn("iptables: the machine's addresses cannot be read", "error", err)
+	}
+	for _, a := range all {
+		if p, ok := a.(*net.IPNet); ok {
+			if ip, ok := netip.AddrFromSlice(p.IP); ok {
+				j.local = append(j.local, ip.Unmap())
+			}
 		}
 	}
-	if f == nil {
-		return true
+	return j
+}
+
+// addrs are the addresses that are asked about.
+func (j *judge) addrs() (out []netip.Addr) {
+	for f := range j.fronts {
+		out = append(out, f.Addr.Addr())
 	}
-	return !has(f.For(j.outside(client)), backend)
+	return out
+}
+
+// stale says whether a flow leads where no new one would.
+func (j *judge) stale(flow *conntrack.Flow) bool {
+	if flow.Proto != catalog.UDP {
+		return false
+	}
+	f, ok := j.front(flow.To, catalog.UDP)
+	if !ok || f == nil {
+		return ok
+	}
+	return !has(f.For(j.outside(flow.Client)), flow.Backend)
+}
+
+// front finds the frontend that is asked about and has an address; it may be
+// gone.
+func (j *judge) front(to netip.AddrPort, proto catalog.Protocol) (*vip.Frontend, bool) {
+	if f, ok := j.fronts[vip.Front{Addr: to, Proto: proto}]; ok {
+		return f, true
+	}
+	any := netip.IPv4Unspecified()
+	if to.Addr().Is6() {
+		any = netip.IPv6Unspecified()
+	}
+	f, ok := j.fronts[vip.Front{Addr: netip.AddrPortFrom(any, to.Port()), Proto: proto}]
+	return f, ok && j.answersAt(to.Addr())
 }
 
 // outside says whether policy Local is for a client: neither this machine nor,

@@ -39,7 +39,7 @@ func TestPackets(t *testing.T) {
 			save := program(t, flavour, "iptables-save")
 			s := viptest.Suite{
 				Random: 30, Churn: 300,
-				Can: []string{"source", "check", "affinity", "udp-cleanup", "kept", "ipv6", "drop", "shortcut"},
+				Can: []string{"source", "check", "affinity", "udp-cleanup", "kept", "ipv6", "drop", "shortcut", "early"},
 				Each: func() error {
 					if out, err := exec.Command(save[0], save[1:]...).CombinedOutput(); err != nil {
 						return fmt.Errorf("iptables-save: %w: %s", err, out[max(0, len(out)-500):])

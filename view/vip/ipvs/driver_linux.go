@@ -32,16 +32,17 @@ type Driver struct {
 	table    *vip.Table
 	services map[catalog.Key]*service
 	want     map[vip.Front]*virtual
-	flows    map[vip.Front]struct{} // UDP, whose flows must be looked at
+	flows    map[vip.Front]struct{} // whose flows must be looked at
 	local    map[netip.Addr]bool    // addresses of this machine, but those on the device
 	untold   []func()               // events, to be sent without the mutex
 
-	since   time.Time
-	started bool
-	adopted bool  // there may be what nobody wants
-	broken  error // the kernel may not have what it should
-	retryAt time.Time
-	checkAt time.Time
+	since    time.Time
+	complete bool // everything was programmed once
+	started  bool
+	adopted  bool  // there may be what nobody wants
+	broken   error // the kernel may not have what it should
+	retryAt  time.Time
+	checkAt  time.Time
 }
 
 // service is what one service has in the kernel.
@@ -57,6 +58,17 @@ type virtual struct {
 	others   []vip.Backend // where the shortcut leads
 	affinity time.Duration
 	bind     bool
+}
+
+// lost says whether a backend has left.
+func (v *virtual) lost(now *virtual) bool {
+	return v != nil && slices.ContainsFunc(v.backends, func(b vip.Backend) bool { return now == nil || !now.leads(b.Addr) })
+}
+
+// leads says whether new connections may be led there.
+func (v *virtual) leads(to netip.AddrPort) bool {
+	at := func(b vip.Backend) bool { return b.Addr == to }
+	return slices.ContainsFunc(v.backends, at) || slices.ContainsFunc(v.others, at)
 }
 
 // holdFor is how long an empty catalog that is not synced is not believed.
@@ -177,7 +189,8 @@ func (d *Driver) apply(b catalog.Batch) error {
 		d.cfg.Log.Warn("ipvs: a change was refused; writing everything", "error", err)
 		err = d.repair()
 	}
-	d.cutFlows()
+	d.cutFlows(err == nil && synced && !d.complete)
+	d.complete = d.complete || err == nil && synced
 	if err != nil {
 		return fmt.Errorf("ipvs: program a change: %w", err)
 	}
@@ -212,11 +225,13 @@ func (d *Driver) openTable(ours map[vip.Front]bool) error {
 // before the rules that lead to them, and old ones go after.
 func (d *Driver) follow(touched map[catalog.Key]struct{}) error {
 	fronts := map[vip.Front]struct{}{}
+	before := map[vip.Front]*virtual{}
 	for k := range touched {
 		if s := d.services[k]; s != nil {
 			for _, f := range s.fronts {
 				fronts[f] = struct{}{}
 				if w := d.want[f]; w != nil && w.owner == k {
+					before[f] = w
 					delete(d.want, f)
 				}
 			}
@@ -236,7 +251,7 @@ func (d *Driver) follow(touched map[catalog.Key]struct{}) error {
 		}
 	}
 	for f := range fronts {
-		if f.Proto == catalog.UDP {
+		if f.Proto == catalog.UDP || before[f].lost(d.want[f]) {
 			d.flows[f] = struct{}{}
 		}
 		if w := d.want[f]; w != nil {

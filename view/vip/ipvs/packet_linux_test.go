@@ -18,7 +18,7 @@ func TestPackets(t *testing.T) {
 		// No random run: it counts a first packet that is sent again after a
 		// second as no answer, and over IPv6 that happens, see the limits in doc.go.
 		Churn: 200,
-		Can:   []string{"source", "check", "affinity", "udp-cleanup", "kept", "ipv6", "drop", "shortcut"},
+		Can:   []string{"source", "check", "affinity", "udp-cleanup", "kept", "ipv6", "drop", "shortcut", "early"},
 		Skip:  map[string]string{"affinity-ports": "IPVS remembers a client for each port by itself; whether two ports agree is chance"},
 		After: func(t *testing.T) {
 			if k, err := open(); err != nil {

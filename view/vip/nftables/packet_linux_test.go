@@ -43,7 +43,7 @@ func TestPackets(t *testing.T) {
 	s := viptest.Suite{
 		Extra:  os.DirFS("testdata"),
 		Random: 15, Churn: 5000,
-		Can: []string{"source", "check", "affinity", "udp-cleanup", "kept", "ipv6", "drop", "shortcut"},
+		Can: []string{"source", "check", "affinity", "udp-cleanup", "kept", "ipv6", "drop", "shortcut", "early"},
 	}
 	if _, err := exec.LookPath("nft"); err == nil {
 		s.Each = func() error {

@@ -204,8 +204,8 @@ func (r *run) talk(id string) ([]string, error) {
 		return nil, fmt.Errorf("no connection is called %q", id)
 	}
 	who, saw, err := ask(h.c)
-	if _, udp := h.c.(*net.UDPConn); udp && err != nil && failure(err) == "refused" {
-		// That may have been the refusal of what was sent before.
+	if _, udp := h.c.(*net.UDPConn); udp && err != nil {
+		// It may have been the refusal of what was sent before, or lost.
 		who, saw, err = ask(h.c)
 	}
 	if err != nil {

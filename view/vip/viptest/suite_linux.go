@@ -83,7 +83,12 @@ func (s *Suite) Run(t *testing.T) {
 	if s.Prepare != nil {
 		w.hosts["a"].must(w.hosts["a"].in(s.Prepare))
 	}
+	finish := func(*testing.T, *run) {}
+	if early := slices.Contains(s.Can, "early") && strings.Contains("early", s.Only); early {
+		finish = w.early(t)
+	}
 	r := &run{root: t, s: s, w: w, cfg: cfg, child: spawn(t, w.hosts["a"], cfg)}
+	t.Run("early", func(t *testing.T) { finish(t, r) })
 	common, err := fs.Sub(files, "testdata")
 	if err != nil {
 		t.Fatal(err)
