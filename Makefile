@@ -95,6 +95,12 @@ bench-node: deps build ## measure a node that runs pods
 	$(GO) build -o $(TOOLS)/nodebench ./bench/nodebench
 	$(TOOLS)/nodebench -fingerpost $(FINGERPOST_BIN) $(BENCHFLAGS)
 
+.PHONY: bench-gateway
+bench-gateway: ## measure the gateway beside nginx and haproxy
+	@hack/deps.sh bench
+	$(GO) build -o $(TOOLS)/gatewaybench ./bench/gatewaybench
+	$(TOOLS)/gatewaybench $(BENCHFLAGS)
+
 .PHONY: generate
 generate: ## make the generated code anew
 	hack/generate.sh

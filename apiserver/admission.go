@@ -47,7 +47,7 @@ func admit(b *base) (webhook.AuthenticationInfoResolverWrapper, webhook.ServiceR
 		Plugins:                admission.NewPlugins(),
 		RecommendedPluginOrder: plugins,
 		EnablePlugins:          plugins,
-		Decorators:             options.NewAdmissionOptions().Decorators,
+		Decorators:             append(admission.Decorators{admission.DecoratorFunc(withDefaultClass)}, options.NewAdmissionOptions().Decorators...),
 	}
 	lifecycle.Register(o.Plugins)
 	serviceaccount.Register(o.Plugins)

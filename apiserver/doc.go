@@ -12,6 +12,11 @@
 //   - EndpointSlices and Endpoints may hold loopback addresses when our own
 //     controller writes them and each endpoint names its node: processes on
 //     laptops listen on 127.0.0.1 only. Slices made by hand keep the refusal.
+//   - Ingress is also served as extensions/v1beta1 and networking.k8s.io/v1beta1
+//     (there IngressClass too), as Kubernetes did until 1.21: one storage, the
+//     leniency and the words of the version, a deprecation warning, and v1
+//     preferred. Other than there, the default IngressClass is also set for
+//     Ingresses of extensions, and these have no short name; see ingress.go.
 //   - Heartbeats (the renew subresource of Instances) are answered before the
 //     filter chain, from memory: see renew.go.
 //   - The server talks to itself without a socket: see loopback.go.

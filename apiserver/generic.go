@@ -99,6 +99,7 @@ func newBase(c *Config, scheme *runtime.Scheme) (*base, error) {
 	g.LongRunningFunc = filters.BasicLongRunningRequestCheck(
 		sets.NewString("watch", "proxy"), sets.NewString("attach", "exec", "proxy", "log", "portforward"))
 	g.AggregatedDiscoveryGroupManager = aggregated.NewResourceManager("apis")
+	preferNetworking(g)
 
 	cert, err := dynamiccertificates.NewStaticCertKeyContent("serving", c.PKI.servingChain(), c.PKI.Serving.Key)
 	if err != nil {
@@ -113,7 +114,9 @@ func newBase(c *Config, scheme *runtime.Scheme) (*base, error) {
 	g.LoopbackClientConfig = &restclient.Config{
 		Host: "http://fingerpost.internal", Transport: b.transport, BearerToken: hex.EncodeToString(token),
 		QPS: -1, Burst: -1,
-		ContentConfig: restclient.ContentConfig{ContentType: runtime.ContentTypeProtobuf, AcceptContentTypes: runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON},
+		// What walks over every version (namespaces, garbage) needs no advice about old ones.
+		WarningHandlerWithContext: restclient.NoWarnings{},
+		ContentConfig:             restclient.ContentConfig{ContentType: runtime.ContentTypeProtobuf, AcceptContentTypes: runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON},
 	}
 	if b.client, err = kubernetes.NewForConfig(g.LoopbackClientConfig); err != nil {
 		return nil, err
@@ -191,9 +194,9 @@ func etcdOptions(s *store.Store) *options.EtcdOptions {
 	return o
 }
 
-// resources lists what is served: the stable versions of upstream, less the
-// kinds for which nothing runs yet. An object that is accepted and never acted
-// on is worse than a clear "no such resource".
+// resources lists what is served: the stable versions of upstream and the old
+// ones of Ingress, less the kinds for which nothing runs yet. An object that is
+// accepted and never acted on is worse than a clear "no such resource".
 func resources() *serverstorage.ResourceConfig {
 	rc := controlplane.DefaultAPIResourceConfigSource()
 	rc.EnableVersions(v1alpha1.GroupVersion)
@@ -201,6 +204,7 @@ func resources() *serverstorage.ResourceConfig {
 		rc.DisableResources(certificatesv1.SchemeGroupVersion.WithResource(r))
 	}
 	rc.DisableResources(networkingv1.SchemeGroupVersion.WithResource("networkpolicies"))
+	ingressVersions(rc)
 	return rc
 }
 

@@ -56,6 +56,7 @@ func (r *core) install(s *genericapiserver.GenericAPIServer, own *runtime.Scheme
 	rc, opts := r.generic.MergedResourceConfig, r.generic.RESTOptionsGetter
 	groups := []*genericapiserver.APIGroupInfo{}
 	var ipAddresses ipAddressStore
+	var old *genericapiserver.APIGroupInfo
 	for _, p := range r.providers() {
 		info, err := p.NewRESTStorage(rc, opts)
 		if err != nil {
@@ -65,6 +66,9 @@ func (r *core) install(s *genericapiserver.GenericAPIServer, own *runtime.Scheme
 		switch p.GroupName() {
 		case "networking.k8s.io":
 			ipAddresses, _ = v1["ipaddresses"].(ipAddressStore)
+			if old, err = oldIngress(&info); err != nil {
+				return err
+			}
 		case "discovery.k8s.io":
 			slices := v1["endpointslices"].(*slicestore.REST)
 			slices.CreateStrategy = sliceCreate{slices.CreateStrategy}
@@ -72,8 +76,8 @@ func (r *core) install(s *genericapiserver.GenericAPIServer, own *runtime.Scheme
 		}
 		groups = append(groups, &info)
 	}
-	if ipAddresses == nil {
-		return fmt.Errorf("apiserver: the networking group has no storage of IPAddresses")
+	if ipAddresses == nil || old == nil {
+		return fmt.Errorf("apiserver: the networking group has no storage of IPAddresses and Ingresses")
 	}
 	info, err := r.storage(opts, ipAddresses)
 	if err != nil {
@@ -86,7 +90,7 @@ func (r *core) install(s *genericapiserver.GenericAPIServer, own *runtime.Scheme
 	if err != nil {
 		return err
 	}
-	if err := s.InstallAPIGroups(append(groups, ownInfo)...); err != nil {
+	if err := s.InstallAPIGroups(append(groups, ownInfo, old)...); err != nil {
 		return fmt.Errorf("apiserver: install the groups: %w", err)
 	}
 	return nil

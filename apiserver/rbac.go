@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -30,6 +31,9 @@ const (
 	// because a role that exists is never changed, and RoleNode of older servers
 	// reads all pods.
 	RoleJoined = "fingerpost:joined-node"
+	// RoleGateway is what a gateway on another machine needs: all of a view, and
+	// Ingresses with the certificates and settings that they name.
+	RoleGateway = "fingerpost:gateway"
 	// GroupJoining is the group of the tokens with which nodes join.
 	GroupJoining = "system:bootstrappers:fingerpost:nodes"
 )
@@ -47,7 +51,14 @@ func ownRoles() []rbacv1.ClusterRole {
 		{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Verbs: []string{"get", "list", "watch"}},
 		{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "patch", "update"}},
 	}
+	gateway := append(slices.Clone(views),
+		rbacv1.PolicyRule{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"ingresses", "ingressclasses"}, Verbs: []string{"get", "list", "watch"}},
+		rbacv1.PolicyRule{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"ingresses/status"}, Verbs: []string{"get", "update", "patch"}},
+		rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"secrets", "configmaps"}, Verbs: []string{"get", "list", "watch"}},
+		rbacv1.PolicyRule{APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, Verbs: []string{"create", "update", "patch", "delete"}},
+	)
 	return []rbacv1.ClusterRole{
+		{ObjectMeta: metav1.ObjectMeta{Name: RoleGateway}, Rules: gateway},
 		{ObjectMeta: metav1.ObjectMeta{Name: RoleRegistrar, Labels: aggregate("edit")}, Rules: []rbacv1.PolicyRule{
 			{APIGroups: group, Resources: []string{"instances"}, Verbs: []string{"get", "list", "watch", "create", "update", "patch", "delete"}},
 			{APIGroups: group, Resources: []string{"instances/renew"}, Verbs: []string{"create", "update"}},

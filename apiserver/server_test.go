@@ -65,6 +65,7 @@ func TestServer(t *testing.T) {
 	t.Run("loopback endpoints", func(t *testing.T) { testLoopback(t, s) })
 	t.Run("bad requests", func(t *testing.T) { testBadRequests(t, s) })
 	t.Run("discovery", func(t *testing.T) { testDiscovery(t, s) })
+	t.Run("old versions of Ingress", func(t *testing.T) { testOldIngress(t, s) })
 }
 
 func testClusterIPs(t *testing.T, s *running) {

@@ -187,12 +187,14 @@ func serve(ctx context.Context, c server.Config, compose func(context.Context, s
 
 func (a *App) devCmd() *cobra.Command {
 	var f serveFlags
+	var gw gatewayFlags
+	var noGateway bool
 	cmd := &cobra.Command{
 		Use:   "dev",
-		Short: "Run the whole system in this process: API, store, controllers, DNS, virtual IPs",
+		Short: "Run the whole system in this process: API, store, controllers, DNS, virtual IPs, gateway",
 		Long: `Run the whole system in this process: the Kubernetes API on an embedded etcd,
-the controllers, cluster DNS and virtual IPs. Everything listens on this
-machine only. The state is kept in --data-dir: stop it and start it again, and
+the controllers, cluster DNS, virtual IPs and the gateway. Everything listens on
+this machine only. The state is kept in --data-dir: stop it and start it again, and
 nothing is lost.
 
 Without root, ClusterIPs come from 127.96.0.0/16, which any process on Linux
@@ -213,6 +215,16 @@ With root they come from 10.96.0.0/16, made local by one route on lo.`,
 				return exitWith(ExitUsage, "%w", err)
 			}
 			c.Pods.End, c.ProxyEnd = true, true
+			if devGateway(&c.Gateway, cmd.Flags().Changed, privileged()); noGateway {
+				c.Gateway.HTTP, c.Gateway.HTTPS = nil, nil
+			}
+			err = errors.Join(checkListen("gateway-http", c.Gateway.HTTP), checkListen("gateway-https", c.Gateway.HTTPS))
+			if err == nil {
+				err = gw.complete(a, &c.Gateway)
+			}
+			if err != nil {
+				return exitWith(ExitUsage, "%w", err)
+			}
 			return serve(cmd.Context(), c, server.Dev, func(d time.Duration) { a.welcome(c, d) })
 		},
 	}
@@ -220,6 +232,10 @@ With root they come from 10.96.0.0/16, made local by one route on lo.`,
 	f.server(cmd.Flags())
 	f.node(cmd.Flags())
 	f.pods.add(cmd.Flags())
+	cmd.Flags().StringSliceVar(&f.cfg.Gateway.HTTP, "gateway-http", nil, "address of the gateway (default 127.0.0.1:80 as root, else 127.0.0.1:8080; another one if it is taken)")
+	cmd.Flags().StringSliceVar(&f.cfg.Gateway.HTTPS, "gateway-https", nil, "its address for HTTPS (default 127.0.0.1:443 as root, else 127.0.0.1:8443; another one if it is taken)")
+	cmd.Flags().BoolVar(&noGateway, "no-gateway", false, "no gateway")
+	gw.add(cmd.Flags(), &f.cfg.Gateway, "gateway-")
 	// Processes of this machine listen on 127.0.0.1, and pods are to reach them:
 	// that is not for packets that are only translated.
 	mode := cmd.Flags().Lookup("proxy-mode")
@@ -244,6 +260,17 @@ func (a *App) welcome(c server.Config, took time.Duration) {
 	} else if privileged() {
 		pods = "none (--no-pods)"
 	}
+	way := "off"
+	if g := &c.Gateway; len(g.HTTP)+len(g.HTTPS) > 0 {
+		var urls []string
+		for _, x := range g.HTTP {
+			urls = append(urls, "http://"+x)
+		}
+		for _, x := range g.HTTPS {
+			urls = append(urls, "https://"+x)
+		}
+		way = strings.Join(urls, ", ")
+	}
 	host, port, _ := strings.Cut(firstOr(c.DNSListen, "127.0.0.1:8053"), ":")
 	fmt.Fprintf(a.Out, `
 Fingerpost is ready after %.1f s.
@@ -251,6 +278,7 @@ Fingerpost is ready after %.1f s.
   API         https://%s   (kubeconfig: %s)
   DNS         %s, zone %s
   ClusterIPs  %s
+  gateway     %s
   pods        %s
   state       %s
 
@@ -265,7 +293,7 @@ Try in another terminal:
   fingerpost watch
 %s
 Stop with Ctrl-C; nothing is lost.
-`, took.Seconds(), c.Listen, adminKubeconfig(c.DataDir), dns, c.DNSZone, joinPrefixes(c.ServiceCIDRs), pods, c.DataDir, pathHint(), host, port, c.DNSZone, tryPods)
+`, took.Seconds(), c.Listen, adminKubeconfig(c.DataDir), dns, c.DNSZone, joinPrefixes(c.ServiceCIDRs), way, pods, c.DataDir, pathHint(), host, port, c.DNSZone, tryPods)
 }
 
 // pathHint says how to make "fingerpost" be this program, when it is not.

@@ -70,6 +70,7 @@ type Config struct {
 	ProxyAlone bool
 	NodeAddrs  []netip.Addr
 	Pods       Pods
+	Gateway    GatewayConfig
 
 	Metrics string // address of /metrics, /healthz and /readyz; "": none
 	// Profiling serves /debug/pprof on Metrics.

@@ -57,7 +57,7 @@ func Node(ctx context.Context, c Config) (*System, error) {
 func (s *System) finish(c *Config, err error) (*System, error) {
 	if err == nil && c.Metrics != "" {
 		var e *observe.Endpoint
-		if e, err = observe.Listen(c.Metrics, c.Registry, s.isReady, c.Profiling); err == nil {
+		if e, err = observe.Listen(c.Metrics, c.Registry, s.isReady, c.Profiling, s.shown); err == nil {
 			s.add("metrics", e.Run, nil)
 		}
 	}
@@ -223,6 +223,11 @@ func (s *System) addNode(ctx context.Context, c *Config) error {
 	}
 	for _, v := range views {
 		s.add(v.name, v.run, nil)
+	}
+	if len(c.Gateway.HTTP)+len(c.Gateway.HTTPS) > 0 {
+		if err := s.addGateway(c, cat); err != nil {
+			return err
+		}
 	}
 	// The door comes last: it starts when the API server answers, and stops
 	// first, so that views keep the last state to the end.

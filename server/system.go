@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +27,8 @@ type System struct {
 	closers []func()
 	ready   chan struct{}
 	catalog *catalog.Catalog // nil without a node side
+	// shown is what parts show beside the metrics, by pattern.
+	shown map[string]http.Handler
 
 	// lameduck is how long everything goes on after the stop was asked for,
 	// with /readyz saying so.
@@ -37,7 +40,7 @@ type System struct {
 const stopPatience = 10 * time.Second
 
 func newSystem(log *slog.Logger) *System {
-	return &System{log: log, ready: make(chan struct{})}
+	return &System{log: log, ready: make(chan struct{}), shown: map[string]http.Handler{}}
 }
 
 func (s *System) add(name string, run func(context.Context) error, ready <-chan struct{}) {

@@ -20,8 +20,9 @@ type Endpoint struct {
 }
 
 // Listen opens the address. Ready is asked by /readyz: an error means no, the
-// text is shown after the "ok". With profiling, /debug/pprof is served too.
-func Listen(addr string, reg prometheus.Gatherer, ready func() (string, error), profiling bool) (*Endpoint, error) {
+// text is shown after the "ok". With profiling, /debug/pprof is served too, and
+// more by pattern.
+func Listen(addr string, reg prometheus.Gatherer, ready func() (string, error), profiling bool, more map[string]http.Handler) (*Endpoint, error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("listen for metrics on %s: %w; choose another --metrics-address (\"\" for none)", addr, err)
@@ -43,6 +44,9 @@ func Listen(addr string, reg prometheus.Gatherer, ready func() (string, error), 
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	}
+	for pattern, h := range more {
+		mux.Handle(pattern, h)
 	}
 	return &Endpoint{l, &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}}, nil
 }

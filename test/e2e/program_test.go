@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"os"
 	"sync/atomic"
+
+	"github.com/gorilla/websocket"
 )
 
 // programs are what tests start, register and kill.
@@ -44,10 +46,35 @@ func web(listen, name string) error {
 			fmt.Fprintln(w, e)
 		}
 	})
+	mux.HandleFunc("GET /page", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		fmt.Fprint(w, page)
+	})
+	mux.HandleFunc("GET /echo", func(w http.ResponseWriter, r *http.Request) {
+		c, err := new(websocket.Upgrader).Upgrade(w, r, nil)
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		for {
+			kind, data, err := c.ReadMessage()
+			if err != nil || c.WriteMessage(kind, append([]byte(name+" heard "), data...)) != nil {
+				return
+			}
+		}
+	})
 	mux.HandleFunc("POST /fail", func(http.ResponseWriter, *http.Request) { sick.Store(true) })
 	mux.HandleFunc("POST /heal", func(http.ResponseWriter, *http.Request) { sick.Store(false) })
 	return http.ListenAndServe(listen, mux)
 }
+
+// page opens a WebSocket to where it came from, and shows what it hears there.
+const page = `<!doctype html><title>page</title><body><p id="where"></p><p id="heard"></p><script>
+document.getElementById("where").textContent = "loaded from " + location.href
+const ws = new WebSocket(location.origin.replace("http", "ws") + "/echo")
+ws.onopen = () => ws.send("hello")
+ws.onmessage = e => { document.getElementById("heard").textContent = e.data }
+</script>`
 
 // udpEcho answers each datagram with its name and the datagram.
 func udpEcho(listen, name string) error {

@@ -75,4 +75,6 @@ spec: {type: LoadBalancer, selector: {app: web}, ports: [{port: 80}]}
 		t.Fatal(err)
 	}
 	c.machines[0].answers(t, "http://"+moved+"/", "web")
+	// The killed process could not take it away: the kernel does.
+	eventually(t, "the address is off the second node", func() error { return unless(!has(1, moved), "%s is on both", moved) })
 }

@@ -62,40 +62,11 @@ func (c *choice) local() []Backend {
 
 // near gives the filter for the ready endpoints to prefer, nil for all.
 func (c *choice) near(s *catalog.Service) func(*catalog.Endpoint) bool {
-	node, zone := c.at.Node, c.at.Zone
-	for _, rule := range []struct {
-		on bool
-		// covers: the endpoint says something about this rule. One that does
-		// not means that the hints are incomplete, and then they are ignored,
-		// or it would never get any traffic.
-		covers, fits func(*catalog.Endpoint) bool
-	}{
-		{node != "",
-			func(ep *catalog.Endpoint) bool { return len(ep.ForNodes) > 0 },
-			func(ep *catalog.Endpoint) bool { return slices.Contains(ep.ForNodes, node) }},
-		{zone != "",
-			func(ep *catalog.Endpoint) bool { return len(ep.ForZones) > 0 },
-			func(ep *catalog.Endpoint) bool { return slices.Contains(ep.ForZones, zone) }},
-		{node != "" && s.Distribution == "PreferSameNode", always,
-			func(ep *catalog.Endpoint) bool { return ep.Node == node }},
-		{zone != "" && (s.Distribution == "PreferSameNode" || s.Distribution == "PreferSameZone" || s.Distribution == "PreferClose"), always,
-			func(ep *catalog.Endpoint) bool { return ep.Zone == zone }},
-	} {
-		if rule.on && c.all(rule.covers) && c.any(rule.fits) {
-			return rule.fits
-		}
+	ready := make([]*catalog.Endpoint, len(c.ready))
+	for i, o := range c.ready {
+		ready[i] = o.from
 	}
-	return nil
-}
-
-func always(*catalog.Endpoint) bool { return true }
-
-func (c *choice) any(f func(*catalog.Endpoint) bool) bool {
-	return slices.ContainsFunc(c.ready, func(o option) bool { return f(o.from) })
-}
-
-func (c *choice) all(f func(*catalog.Endpoint) bool) bool {
-	return !slices.ContainsFunc(c.ready, func(o option) bool { return !f(o.from) })
+	return catalog.Near(s, ready, c.at.Node, c.at.Zone)
 }
 
 // backends gives the sorted list of those that pass, each address once.

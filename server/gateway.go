@@ -1,0 +1,182 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"k8s.io/client-go/rest"
+
+	"github.com/fingerpost/fingerpost/catalog"
+	"github.com/fingerpost/fingerpost/door/kube"
+	"github.com/fingerpost/fingerpost/view/gateway"
+	"github.com/fingerpost/fingerpost/view/gateway/filter"
+	"github.com/fingerpost/fingerpost/view/gateway/ingress"
+	"github.com/fingerpost/fingerpost/view/gateway/observe"
+)
+
+// GatewayConfig is that of the way in: HTTP from outside by Ingresses.
+type GatewayConfig struct {
+	HTTP, HTTPS []string // addresses; without any there is no gateway
+	// Other are tried for an address that is taken or not allowed.
+	Other map[string]string
+	// Proxied begin connections with a PROXY protocol header, and are believed
+	// what they say of clients in X-Forwarded-*, as Trusted are.
+	Proxied, Trusted []netip.Prefix
+	Ingress          ingress.Options
+	Publish          []string           // addresses in the status of Ingresses
+	AccessLog        *observe.LogConfig // nil: none
+	Timeouts         gateway.Timeouts
+	Limits           gateway.Limits
+	HTTPSPort        uint16 // to which clients are redirected; 0: that of the first of HTTPS
+	Trace            bool   // a traceparent for requests without
+}
+
+// Gateway composes the gateway alone, following the API server of c.Rest.
+func Gateway(_ context.Context, c Config) (*System, error) {
+	s := newSystem(c.Log)
+	s.lameduck = c.Lameduck
+	return s.finish(&c, s.addGatewayAlone(&c))
+}
+
+func (s *System) addGatewayAlone(c *Config) error {
+	cat := catalog.New(nil)
+	s.catalog = cat
+	loaded, err := s.keep(c, cat)
+	if err != nil {
+		return err
+	}
+	if err := s.addGateway(c, cat); err != nil {
+		return err
+	}
+	door, err := kube.New(kube.Config{Rest: c.Rest, Catalog: cat, Log: c.Log, Registerer: c.Registry, ClientName: "fingerpost-gateway"})
+	if err != nil {
+		return err
+	}
+	s.add("door kube", door.Run, s.orPatience(door.Synced(), loaded))
+	return nil
+}
+
+// addGateway adds the gateway and its source of routes.
+func (s *System) addGateway(c *Config, cat *catalog.Catalog) error {
+	g := &c.Gateway
+	cfg := gateway.Config{
+		Node: c.NodeName, Zone: c.NodeZone, Timeouts: g.Timeouts, Limits: g.Limits, AccessLog: g.AccessLog,
+		Filter: filter.Config{Trusted: append(g.Trusted, g.Proxied...), Trace: g.Trace},
+		Log:    c.Log, Registerer: c.Registry,
+	}
+	for _, l := range []struct {
+		addrs []string
+		tls   bool
+	}{{g.HTTP, false}, {g.HTTPS, true}} {
+		for i, a := range l.addrs {
+			var err error
+			if l.addrs[i], err = g.available(a); err != nil {
+				return err
+			}
+			cfg.Listeners = append(cfg.Listeners, gateway.Listener{Addr: l.addrs[i], TLS: l.tls, Proxied: g.Proxied})
+		}
+	}
+	cfg.Filter.HTTPSPort = g.HTTPSPort
+	if len(g.HTTPS) > 0 && g.HTTPSPort == 0 {
+		if ap, err := net.ResolveTCPAddr("tcp", g.HTTPS[0]); err == nil {
+			cfg.Filter.HTTPSPort = uint16(ap.Port)
+		}
+	}
+	e, err := gateway.New(cfg)
+	if err != nil {
+		return err
+	}
+	if err := e.Listen(); err != nil {
+		return err
+	}
+	source, err := ingress.New(ingress.Config{
+		Rest: rest.AddUserAgent(rest.CopyConfig(c.Rest), "gateway"), Name: c.NodeName, Options: g.Ingress, Publish: g.addresses(c),
+		OnUpdate: e.SetRoutes, Log: c.Log, Registerer: c.Registry,
+	})
+	if err != nil {
+		return err
+	}
+	s.shown["GET /gateway/routes"] = shown(func(*http.Request) any { return e.Routes() })
+	s.shown["GET /gateway/stats"] = shown(func(*http.Request) any { return e.Stats() })
+	s.shown["GET /gateway/explain"] = shown(func(r *http.Request) any { return e.Explain(question(r)) })
+	s.add("gateway", e.Run, nil)
+	f := follow("gateway", cat, e, c)
+	s.add(f.name, f.run, nil)
+	s.add("routes", source.Run, source.Synced())
+	return nil
+}
+
+// available gives the address to listen at.
+func (g *GatewayConfig) available(addr string) (string, error) {
+	other, ok := g.Other[addr]
+	if !ok {
+		return addr, nil
+	}
+	for _, a := range []string{addr, other} {
+		l, err := net.Listen("tcp", a)
+		if err == nil {
+			return a, l.Close()
+		}
+	}
+	host, _, err := net.SplitHostPort(other)
+	if err != nil {
+		return "", err
+	}
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		return "", fmt.Errorf("listen for the gateway: %w", err)
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// addresses are where clients find the gateway, for the status of Ingresses.
+func (g *GatewayConfig) addresses(c *Config) []string {
+	if len(g.Publish) > 0 {
+		return g.Publish
+	}
+	var all []string
+	seen := map[string]bool{}
+	add := func(a netip.Addr) {
+		if s := a.Unmap().String(); !seen[s] {
+			seen[s] = true
+			all = append(all, s)
+		}
+	}
+	for _, l := range append(append([]string{}, g.HTTP...), g.HTTPS...) {
+		host, _, err := net.SplitHostPort(l)
+		if err != nil {
+			continue
+		}
+		if a, err := netip.ParseAddr(host); err == nil && !a.IsUnspecified() {
+			add(a)
+		} else {
+			add(c.NodeAddress())
+		}
+	}
+	return all
+}
+
+// shown answers with JSON.
+func shown(what func(*http.Request) any) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(what(r))
+	})
+}
+
+// question reads what 'fingerpost gateway explain' asks.
+func question(r *http.Request) gateway.Question {
+	v := r.URL.Query()
+	q := gateway.Question{Method: v.Get("method"), Host: v.Get("host"), Path: v.Get("path")}
+	for _, h := range v["header"] {
+		if name, value, ok := strings.Cut(h, ":"); ok {
+			q.Headers = append(q.Headers, [2]string{strings.TrimSpace(name), strings.TrimSpace(value)})
+		}
+	}
+	return q
+}

@@ -1,0 +1,115 @@
+package cluster
+
+import (
+	"net"
+	"time"
+)
+
+// Slot is the place of a connection in the pool of its endpoint. Its codec says
+// at the end of each exchange what becomes of it.
+type Slot struct {
+	endpoint *Endpoint
+	codec    HTTP1
+	since    time.Duration // idle since
+	probe    probe
+}
+
+func newSlot(e *Endpoint, conn net.Conn) *Slot { return &Slot{endpoint: e, probe: newProbe(conn)} }
+
+// Endpoint is whose connection it is.
+func (s *Slot) Endpoint() *Endpoint { return s.endpoint }
+
+// Keep gives the connection back for other exchanges. Nothing of this one may
+// be left in it, and it must have no deadlines. It may be closed before Keep
+// returns.
+func (s *Slot) Keep() {
+	e := s.endpoint
+	s.since = e.cluster.set.now()
+	e.mu.Lock()
+	if e.removed || len(e.idle) >= e.cluster.set.cfg.MaxIdle {
+		e.open--
+		e.mu.Unlock()
+		s.codec.Close()
+		return
+	}
+	e.idle = append(e.idle, s)
+	e.mu.Unlock()
+}
+
+// Drop says that the codec has closed the connection, or given it away.
+func (s *Slot) Drop() {
+	e := s.endpoint
+	now := e.cluster.set.now()
+	e.mu.Lock()
+	e.open--
+	e.suspect = now
+	e.mu.Unlock()
+}
+
+// wary is how long every kept connection is looked at after one broke: often
+// the endpoint is gone, and all of them are dead.
+const wary = time.Second
+
+// alert says whether the first bytes of a record of TLS are those of an alert,
+// which ends the connection. Other records may come while it is idle: tickets.
+func alert(head []byte) bool {
+	if len(head) < 5 {
+		return head[0] == 21
+	}
+	// In TLS 1.3 the type is hidden, but the size tells: two bytes, the type,
+	// and the tag of the cipher.
+	return head[0] == 21 || head[0] == 23 && head[3] == 0 && head[4] <= 19
+}
+
+// take gives the idle connection that was used last and is alive, nil if there
+// is none.
+func (e *Endpoint) take() *Slot {
+	cfg := &e.cluster.set.cfg
+	for {
+		e.mu.Lock()
+		n := len(e.idle)
+		if n == 0 {
+			e.mu.Unlock()
+			return nil
+		}
+		s := e.idle[n-1]
+		e.idle[n-1] = nil
+		e.idle = e.idle[:n-1]
+		suspect := e.suspect
+		e.mu.Unlock()
+		now := e.cluster.set.now()
+		age := now - s.since
+		if age < cfg.CheckAfter && (suspect == 0 || now-suspect >= wary) || age < cfg.IdleTimeout && s.probe.alive() {
+			return s
+		}
+		s.codec.Close()
+		e.forget()
+	}
+}
+
+// sweep closes connections that were idle for too long, or that the endpoint
+// has closed.
+func (e *Endpoint) sweep(now time.Duration) {
+	cfg := &e.cluster.set.cfg
+	e.mu.Lock()
+	var dead []*Slot
+	kept := e.idle[:0]
+	for _, s := range e.idle {
+		if age := now - s.since; age >= cfg.IdleTimeout || age >= cfg.CheckAfter && !s.probe.alive() {
+			dead = append(dead, s)
+		} else {
+			kept = append(kept, s)
+		}
+	}
+	clear(e.idle[len(kept):])
+	e.idle = kept
+	e.open -= len(dead)
+	drained := e.sweepShared(now)
+	e.mu.Unlock()
+	for _, s := range dead {
+		s.codec.Close()
+	}
+	for _, s := range drained {
+		s.codec.Drain()
+	}
+}

@@ -1,0 +1,186 @@
+package gateway
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/fingerpost/fingerpost/view/gateway/cluster"
+	"github.com/fingerpost/fingerpost/view/gateway/filter"
+	"github.com/fingerpost/fingerpost/view/gateway/observe"
+	"github.com/fingerpost/fingerpost/view/gateway/route"
+	"github.com/fingerpost/fingerpost/view/gateway/stream"
+	"github.com/fingerpost/fingerpost/wire/http"
+)
+
+// exchange is one request and its response. It is used again, with the memory
+// that it has.
+type exchange struct {
+	e    *Engine
+	d    stream.Downstream
+	u    stream.Upstream
+	req  *http.Request
+	now  time.Time // when the request's head was there
+	resp http.Response
+	f    filter.Exchange
+	q    route.Query
+	cq   cluster.Query
+	to   *target
+	at   *place
+	pump pump
+
+	captures [][]byte
+	tried    []*cluster.Endpoint
+
+	// What the log and the metrics tell.
+	endpoint *cluster.Endpoint // the last one that was asked
+	attempts int
+	status   int   // told to the client; 0: nothing was
+	upstream int   // status of the endpoint
+	sent     int64 // bytes of the body to the client
+	received int64 // bytes of the body from the client
+	waited   time.Duration
+	gone     bool      // the client went away
+	broken   bool      // the response was cut off
+	by       string    // which filter answered
+	answered time.Time // when the head of the response was there
+	last     time.Time // when all of it was, if that is known
+	rec      observe.Record
+}
+
+var exchanges = sync.Pool{New: func() any {
+	return &exchange{
+		resp:  http.Response{Fields: make(http.Fields, 0, 24)},
+		tried: make([]*cluster.Endpoint, 0, 4),
+		pump:  pump{done: make(chan struct{}, 1)},
+	}
+}}
+
+// serve answers a request, whatever happens.
+func (e *Engine) serve(peer *stream.Peer, d stream.Downstream) {
+	x := exchanges.Get().(*exchange)
+	x.e, x.d, x.req = e, d, d.Request()
+	x.now = time.Now()
+	if x.f.Fetch == nil {
+		x.f.Fetch = x.fetch
+	}
+	x.run(peer)
+	x.f.Done()
+	x.record()
+	x.reset()
+	exchanges.Put(x)
+}
+
+func (x *exchange) reset() {
+	x.e, x.d, x.u, x.req, x.to, x.at, x.endpoint = nil, nil, nil, nil, nil, nil, nil
+	clear(x.tried)
+	x.tried = x.tried[:0]
+	x.cq = cluster.Query{}
+	x.captures = x.captures[:0]
+	x.q.Host, x.q.Path, x.q.Method, x.q.Fields = nil, nil, nil, nil
+	x.attempts, x.status, x.upstream, x.sent, x.received, x.waited = 0, 0, 0, 0, 0, 0
+	x.gone, x.broken, x.by, x.last = false, false, "", time.Time{}
+	x.pump.reset()
+}
+
+// run does what has to be done before an endpoint is asked.
+func (x *exchange) run(peer *stream.Peer) {
+	e := x.e
+	e.filters.Begin(&x.f, peer, x.req, x.now)
+	s := e.state.Load()
+	if !s.ready {
+		x.answer(503, nil, nil, "The gateway does not know its routes yet.")
+		return
+	}
+	q := &x.q
+	q.Host, q.Path, q.Method, q.Fields = x.req.Authority, x.req.Path, x.req.Method, x.req.Fields
+	m := s.table.Match(q)
+	if m.Refused != "" {
+		x.answer(400, nil, nil, m.Refused)
+		return
+	}
+	t, _ := m.Data.(*target)
+	if t == nil {
+		x.unmatched()
+		return
+	}
+	x.to = t
+	if t.chain == nil {
+		x.answer(503, nil, nil, "The route cannot be served as it is configured.")
+		return
+	}
+	if m.Forward != nil {
+		x.forward(m.Forward)
+	}
+	if n := m.Captures(); n > 0 {
+		for i := 0; i <= n; i++ {
+			x.captures = append(x.captures, m.Capture(i))
+		}
+		x.f.Captures = x.captures
+	}
+	if a := t.chain.Request(&x.f); a != nil {
+		x.by = a.By
+		x.answer(a.Status, a.Fields, a.Body, "")
+		return
+	}
+	x.at = &t.primary
+	if t.problem != "" {
+		x.unavailable(503, t.problem)
+		return
+	}
+	if c := x.f.Canary; c >= 0 && c < len(t.canaries) {
+		x.at = &t.canaries[c]
+	}
+	if x.at.body >= 0 && x.req.Length > x.at.body {
+		x.answer(413, nil, nil, "")
+		return
+	}
+	x.deliver(x.at.choose())
+}
+
+// forward replaces the path by what was matched, and keeps the query.
+func (x *exchange) forward(path []byte) {
+	p := append(make([]byte, 0, len(x.req.Path)+len(path)), path...)
+	for i, c := range x.req.Path {
+		if c == '?' {
+			p = append(p, x.req.Path[i:]...)
+			break
+		}
+	}
+	x.req.Path = p
+}
+
+// unmatched answers what no rule takes.
+func (x *exchange) unmatched() {
+	if string(x.req.Path) == "/healthz" && (string(x.req.Method) == "GET" || string(x.req.Method) == "HEAD") {
+		x.answer(200, nil, []byte("ok\n"), "")
+		return
+	}
+	x.answer(404, nil, nil, "")
+}
+
+// unavailable answers when no endpoint can: by the service for that, if the
+// rule has one.
+func (x *exchange) unavailable(status int, reason string) {
+	x.e.cfg.Log.Debug("request not delivered", "host", string(x.f.Authority), "path", string(x.f.Path), "status", status, "reason", reason)
+	if x.to != nil && x.to.errors != nil && !x.pump.started {
+		if x.fromErrors(status) {
+			return
+		}
+	}
+	x.answer(status, nil, nil, "")
+}
+
+// statusOf is what a client is told about an error of an endpoint.
+func statusOf(err error) int {
+	if errors.Is(err, os.ErrDeadlineExceeded) || isTimeout(err) {
+		return 504
+	}
+	return 502
+}
+
+func isTimeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
+}

@@ -1,0 +1,181 @@
+package h1
+
+import (
+	"errors"
+	"net"
+
+	"github.com/fingerpost/fingerpost/view/gateway/socket"
+	"github.com/fingerpost/fingerpost/wire/http"
+	wire "github.com/fingerpost/fingerpost/wire/http/h1"
+)
+
+// output is the writing half of a connection.
+type output struct {
+	c    net.Conn
+	buf  *socket.Buffer // B[:n] is not sent yet; nil: nothing is
+	n    int
+	mode framing
+	left int64
+	done bool // the message is complete
+	mute bool // no body may follow (HEAD): what comes is left out
+	sent bool // bytes of the message are on their way
+	err  error
+}
+
+var (
+	errLong  = errors.New("h1: the body is longer than its head said")
+	errShort = errors.New("h1: the body ends before the length that its head said")
+)
+
+// room gives the buffer to append to.
+func (o *output) room() []byte {
+	if o.buf == nil {
+		o.buf, o.n = socket.Get(socket.Medium), 0
+	}
+	return o.buf.B[:o.n]
+}
+
+// put takes what was appended to room; it may have outgrown the buffer.
+func (o *output) put(b []byte) error {
+	if len(b) <= len(o.buf.B) {
+		o.n = len(b)
+		return nil
+	}
+	o.n = 0
+	return o.send(b)
+}
+
+func (o *output) send(b []byte) error {
+	if o.err != nil {
+		return o.err
+	}
+	o.sent = true
+	if _, err := o.c.Write(b); err != nil {
+		o.err = broken(err)
+	}
+	return o.err
+}
+
+// flush sends what is buffered.
+func (o *output) flush() error {
+	if o.buf == nil {
+		return o.err
+	}
+	b, n := o.buf, o.n
+	o.buf, o.n = nil, 0
+	var err error
+	if n > 0 {
+		err = o.send(b.B[:n])
+	}
+	b.Put()
+	return err
+}
+
+// raw buffers bytes, and sends what does not fit. What is larger than the
+// buffer goes out without being copied.
+func (o *output) raw(p []byte) error {
+	b := o.room()
+	if len(b)+len(p) <= len(o.buf.B) {
+		o.n += copy(o.buf.B[o.n:], p)
+		return nil
+	}
+	if len(b) > 0 {
+		k := copy(o.buf.B[o.n:], p)
+		o.n, p = o.n+k, p[k:]
+		if err := o.send(o.buf.B[:o.n]); err != nil {
+			return err
+		}
+		o.n = 0
+	}
+	if len(p) >= len(o.buf.B)/2 {
+		return o.send(p)
+	}
+	o.n = copy(o.buf.B, p)
+	return nil
+}
+
+// begin sets what the body is framed by.
+func (o *output) begin(mode framing, length int64, end bool) {
+	o.mode, o.left, o.done, o.mute = mode, length, end, end
+}
+
+// write is Write of stream.Sink.
+func (o *output) write(p []byte, end bool) error {
+	if o.err != nil {
+		return o.err
+	}
+	if o.done {
+		if len(p) == 0 || o.mute {
+			return nil
+		}
+		return o.fail(errLong)
+	}
+	if len(p) > 0 {
+		switch o.mode {
+		case chunked:
+			if err := o.chunk(p); err != nil {
+				return err
+			}
+		case counted:
+			if o.left -= int64(len(p)); o.left < 0 {
+				return o.fail(errLong)
+			}
+			fallthrough
+		default:
+			if err := o.raw(p); err != nil {
+				return err
+			}
+		}
+	}
+	if end {
+		return o.end(nil)
+	}
+	return nil
+}
+
+func (o *output) chunk(p []byte) error {
+	b := o.room()
+	if len(o.buf.B)-len(b) < 32 {
+		if err := o.flush(); err != nil {
+			return err
+		}
+		b = o.room()
+	}
+	if err := o.put(wire.AppendChunkHead(b, len(p))); err != nil {
+		return err
+	}
+	if err := o.raw(p); err != nil {
+		return err
+	}
+	return o.raw(crlf)
+}
+
+var crlf = []byte("\r\n")
+
+// end is End of stream.Sink.
+func (o *output) end(trailers http.Fields) error {
+	if o.err != nil || o.done {
+		return o.err
+	}
+	o.done = true
+	switch {
+	case o.mode == chunked:
+		return o.put(wire.AppendTrailers(o.room(), trailers))
+	case o.mode == counted && o.left > 0:
+		return o.fail(errShort)
+	}
+	return nil
+}
+
+func (o *output) fail(err error) error {
+	o.err = err
+	return err
+}
+
+// drop lets go of the buffer, unsent.
+func (o *output) drop() {
+	if o.buf != nil {
+		o.buf.Put()
+		o.buf, o.n = nil, 0
+	}
+}

@@ -1,0 +1,105 @@
+package ingress
+
+import (
+	"context"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/fingerpost/fingerpost/catalog"
+)
+
+// lookups follows the single Secrets and ConfigMaps that annotations name, so
+// that no others are ever read. Each costs the server a watch.
+type lookups struct {
+	s   *Source
+	ctx context.Context
+	on  map[ref]*lookup
+}
+
+type lookup struct {
+	cancel  context.CancelFunc
+	factory informers.SharedInformerFactory
+	synced  cache.InformerSynced
+}
+
+func newLookups(s *Source, ctx context.Context) *lookups {
+	return &lookups{s: s, ctx: ctx, on: map[ref]*lookup{}}
+}
+
+// follow begins and ends watches as the drafts want.
+func (l *lookups) follow(st *state) {
+	for r := range st.wanted {
+		if st.lookups[r] > 0 && l.on[r] == nil {
+			l.begin(r)
+		} else if st.lookups[r] == 0 && l.on[r] != nil {
+			l.end(r)
+			if r.kind == kindConfigMap {
+				st.putConfigMap(r.key, nil)
+			} else if o := st.objects.Secrets[r.key]; o != nil && o.Type != corev1.SecretTypeTLS {
+				st.putSecret(r.key, nil)
+			}
+		}
+	}
+	clear(st.wanted)
+}
+
+func (l *lookups) begin(r ref) {
+	ctx, cancel := context.WithCancel(l.ctx)
+	f := informers.NewSharedInformerFactoryWithOptions(l.s.c.Client, 0, informers.WithTransform(trim), informers.WithNamespace(r.key.Namespace),
+		informers.WithTweakListOptions(func(o *metav1.ListOptions) {
+			o.FieldSelector = fields.OneTermEqualSelector("metadata.name", r.key.Name).String()
+		}))
+	q := &l.s.queue
+	var i cache.SharedIndexInformer
+	var h cache.ResourceEventHandler
+	if r.kind == kindConfigMap {
+		i = f.Core().V1().ConfigMaps().Informer()
+		h = handler(q, (*state).putConfigMap, func(t *state, k catalog.Key) { t.putConfigMap(k, nil) }, func(o, _ *corev1.ConfigMap) bool { return keyOf(o) == r.key }, sameConfigMap)
+	} else {
+		i = f.Core().V1().Secrets().Informer()
+		h = handler(q, (*state).putSecret, func(t *state, k catalog.Key) { t.putSecret(k, nil) }, func(o, _ *corev1.Secret) bool { return keyOf(o) == r.key }, sameSecret)
+	}
+	reg, err := i.AddEventHandler(h)
+	if err != nil { // only of informers that were stopped
+		cancel()
+		return
+	}
+	f.StartWithContext(ctx)
+	l.on[r] = &lookup{cancel: cancel, factory: f, synced: reg.HasSynced}
+}
+
+func (l *lookups) end(r ref) {
+	w := l.on[r]
+	delete(l.on, r)
+	w.cancel()
+	w.factory.Shutdown()
+}
+
+func (l *lookups) stop() {
+	for _, w := range l.on {
+		w.cancel()
+	}
+	for r := range l.on {
+		l.end(r)
+	}
+}
+
+// wait gives what was begun a chance to be read.
+func (l *lookups) wait(ctx context.Context, patience time.Duration) error {
+	if len(l.on) == 0 {
+		return ctx.Err()
+	}
+	some, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var all []cache.InformerSynced
+	for _, w := range l.on {
+		all = append(all, w.synced)
+	}
+	cache.WaitForCacheSync(some.Done(), all...)
+	return ctx.Err()
+}

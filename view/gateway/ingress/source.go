@@ -1,0 +1,300 @@
+package ingress
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"reflect"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+
+	"github.com/fingerpost/fingerpost/catalog"
+	"github.com/fingerpost/fingerpost/view/gateway/route"
+)
+
+// Config is what a Source needs: Rest or Client, and OnUpdate.
+type Config struct {
+	Rest      *rest.Config
+	Client    kubernetes.Interface // in the place of Rest
+	Namespace string               // empty: all
+	Options
+
+	// OnUpdate gets what changed, one call at a time; the first one has Replace
+	// and comes when everything has been read. Nobody changes it any more.
+	OnUpdate func(route.Update)
+
+	// Name is this gateway's among those of the cluster; the host's if empty.
+	Name string
+	// Publish are the addresses (or host names) that clients reach this gateway
+	// at; they go into the status of Ingresses. None: no status is written.
+	Publish []string
+	// LeaseNamespace holds the Leases of the gateways; kube-system if empty.
+	LeaseNamespace string
+	Events         record.EventRecorder  // nil: Events are written with the client
+	Log            *slog.Logger          // nil: no log
+	Registerer     prometheus.Registerer // nil: no metrics
+}
+
+// Source follows the Ingresses of an API server.
+type Source struct {
+	c       Config
+	log     *slog.Logger
+	queue   queue
+	report  *reporter
+	metrics *metrics
+	synced  chan struct{}
+	ran     atomic.Bool
+}
+
+// gather is how long changes that come together may wait for each other.
+const gather = 3 * time.Millisecond
+
+// refPatience is how long the first update waits for objects that annotations
+// name. Rules whose objects have not come by then are closed until they have.
+const refPatience = 2 * time.Second
+
+// New makes a source. It does not talk to the server yet.
+func New(c Config) (*Source, error) {
+	if c.Rest == nil && c.Client == nil || c.OnUpdate == nil {
+		return nil, errors.New("ingress: make a source: Rest or Client, and OnUpdate must be set")
+	}
+	if c.Client == nil {
+		rc := rest.CopyConfig(c.Rest)
+		// Status of many Ingresses at once is the one burst there is.
+		rc.QPS, rc.Burst = 500, 1000
+		rc.ContentType = runtime.ContentTypeProtobuf
+		rc.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+		if rc.UserAgent == "" {
+			rc.UserAgent = "fingerpost-gateway"
+		}
+		client, err := kubernetes.NewForConfig(rc)
+		if err != nil {
+			return nil, fmt.Errorf("ingress: make a client for %s: %w", rc.Host, err)
+		}
+		c.Client = client
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Name == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return nil, fmt.Errorf("ingress: find the name of this host: %w; give one", err)
+		}
+		c.Name = name
+	}
+	c.LeaseNamespace = cmp.Or(c.LeaseNamespace, metav1.NamespaceSystem)
+	c.complete()
+	s := &Source{c: c, log: c.Log, queue: queue{wake: make(chan struct{}, 1)}, metrics: newMetrics(c.Registerer), synced: make(chan struct{})}
+	s.report = newReporter(&s.c)
+	return s, nil
+}
+
+// Synced is closed when everything has been read and handed over once.
+func (s *Source) Synced() <-chan struct{} { return s.synced }
+
+// queue holds what the informers saw until the loop takes it.
+type queue struct {
+	mu    sync.Mutex
+	items []func(*state)
+	wake  chan struct{}
+}
+
+func (q *queue) add(f func(*state)) {
+	q.mu.Lock()
+	q.items = append(q.items, f)
+	q.mu.Unlock()
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (q *queue) take() []func(*state) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	items := q.items
+	q.items = nil
+	return items
+}
+
+// handler queues what an informer of one kind sees.
+func handler[T metav1.Object](q *queue, put func(*state, catalog.Key, T), gone func(*state, catalog.Key), wanted, same func(old, now T) bool) cache.ResourceEventHandlerFuncs {
+	add := func(o any) {
+		if v, ok := o.(T); ok && wanted(v, v) {
+			q.add(func(s *state) { put(s, keyOf(v), v) })
+		}
+	}
+	return cache.ResourceEventHandlerFuncs{
+		AddFunc: add,
+		UpdateFunc: func(old, now any) {
+			a, ok := old.(T)
+			b, ok2 := now.(T)
+			if !ok || !ok2 || !same(a, b) {
+				add(now)
+			}
+		},
+		DeleteFunc: func(o any) {
+			if t, ok := o.(cache.DeletedFinalStateUnknown); ok {
+				o = t.Obj
+			}
+			if v, ok := o.(T); ok && wanted(v, v) {
+				k := keyOf(v)
+				q.add(func(s *state) { gone(s, k) })
+			}
+		},
+	}
+}
+
+func trim(o any) (any, error) {
+	if m, ok := o.(metav1.Object); ok {
+		m.SetManagedFields(nil)
+	}
+	return o, nil
+}
+
+func any2[T any](T, T) bool { return true }
+
+func sameIngress(a, b *networkingv1.Ingress) bool {
+	return reflect.DeepEqual(&a.Spec, &b.Spec) && maps.Equal(a.Annotations, b.Annotations) && a.UID == b.UID && a.DeletionTimestamp.Equal(b.DeletionTimestamp)
+}
+
+func sameService(a, b *corev1.Service) bool { return reflect.DeepEqual(&a.Spec, &b.Spec) }
+
+func sameSecret(a, b *corev1.Secret) bool { return reflect.DeepEqual(a.Data, b.Data) }
+
+func sameConfigMap(a, b *corev1.ConfigMap) bool { return maps.Equal(a.Data, b.Data) }
+
+// Run hands over updates until ctx ends, and then returns nil. It may be called
+// once.
+func (s *Source) Run(ctx context.Context) error {
+	if s.ran.Swap(true) {
+		return errors.New("ingress: run: it ran before; make a new source")
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+
+	opts := []informers.SharedInformerOption{informers.WithTransform(trim), informers.WithNamespace(s.c.Namespace)}
+	f := informers.NewSharedInformerFactoryWithOptions(s.c.Client, 0, opts...)
+	secrets := informers.NewSharedInformerFactoryWithOptions(s.c.Client, 0, append(opts, informers.WithTweakListOptions(func(o *metav1.ListOptions) {
+		o.FieldSelector = fields.OneTermEqualSelector("type", string(corev1.SecretTypeTLS)).String()
+	}))...)
+	q := &s.queue
+	ingresses := f.Networking().V1().Ingresses()
+	s.report.lister = ingresses.Lister()
+	isTLS := func(v, _ *corev1.Secret) bool { return v.Type == corev1.SecretTypeTLS }
+	var errs []error
+	var waits []cache.InformerSynced
+	watch := func(i cache.SharedIndexInformer, h cache.ResourceEventHandler) {
+		reg, err := i.AddEventHandler(h)
+		errs = append(errs, err)
+		if err == nil {
+			waits = append(waits, reg.HasSynced)
+		}
+	}
+	watch(ingresses.Informer(), handler(q, (*state).putIngress, func(t *state, k catalog.Key) { t.putIngress(k, nil) }, any2[*networkingv1.Ingress], func(a, b *networkingv1.Ingress) bool {
+		s.report.look(keyOf(b)) // somebody may have written its status
+		return sameIngress(a, b)
+	}))
+	watch(f.Networking().V1().IngressClasses().Informer(), handler(q, func(t *state, k catalog.Key, c *networkingv1.IngressClass) { t.putClass(k.Name, c) },
+		func(t *state, k catalog.Key) { t.putClass(k.Name, nil) }, any2[*networkingv1.IngressClass],
+		func(a, b *networkingv1.IngressClass) bool {
+			return a.Spec.Controller == b.Spec.Controller && maps.Equal(a.Annotations, b.Annotations)
+		}))
+	watch(f.Core().V1().Services().Informer(), handler(q, (*state).putService, func(t *state, k catalog.Key) { t.putService(k, nil) }, any2[*corev1.Service], sameService))
+	watch(secrets.Core().V1().Secrets().Informer(), handler(q, (*state).putSecret, func(t *state, k catalog.Key) { t.putSecret(k, nil) }, isTLS, sameSecret))
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("ingress: follow the API server: %w", err)
+	}
+	f.StartWithContext(ctx)
+	secrets.StartWithContext(ctx)
+	defer func() { cancel(); f.Shutdown(); secrets.Shutdown() }()
+	wg.Go(func() { s.report.run(ctx) })
+	if !cache.WaitForCacheSync(ctx.Done(), waits...) {
+		return nil
+	}
+	s.loop(ctx)
+	return nil
+}
+
+// recheck is how often certificates are looked at for their dates.
+const recheck = time.Hour
+
+func (s *Source) loop(ctx context.Context) {
+	st := newState(s.c.Options)
+	refs := newLookups(s, ctx)
+	defer refs.stop()
+	clock := time.NewTicker(recheck)
+	defer clock.Stop()
+	s.apply(st)
+	st.redraftAll()
+	refs.follow(st)
+	if refs.wait(ctx, refPatience) != nil {
+		return
+	}
+	s.apply(st)
+	s.hand(st, refs)
+	close(s.synced)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-clock.C:
+			for h, c := range st.hosts {
+				if c.secret != (catalog.Key{}) {
+					st.again[h] = struct{}{}
+				}
+			}
+		case <-s.queue.wake:
+			// The first of a burst waits for the rest of it.
+			t := time.NewTimer(gather)
+			select {
+			case <-ctx.Done():
+				t.Stop()
+				return
+			case <-t.C:
+			}
+			s.apply(st)
+		}
+		s.hand(st, refs)
+	}
+}
+
+func (s *Source) apply(st *state) {
+	for _, f := range s.queue.take() {
+		f(st)
+	}
+}
+
+// hand gives away what is new.
+func (s *Source) hand(st *state, refs *lookups) {
+	began := time.Now()
+	u := st.flush()
+	told := st.tell()
+	refs.follow(st)
+	s.metrics.flushed(st, u, time.Since(began))
+	if u != nil {
+		s.c.OnUpdate(*u)
+	}
+	s.report.tell(st, told)
+}

@@ -1,0 +1,77 @@
+//go:build unix
+
+package socket
+
+import (
+	"io"
+	"syscall"
+)
+
+// direct: this system's descriptors can be read and written here.
+const direct = true
+
+// tryRead reads once. false: nothing is there, wait.
+func (c *Conn) tryRead(fd uintptr) bool {
+	h := &c.in
+	p := h.p
+	if h.pool {
+		h.buf = Get(h.size)
+		p = h.buf.B
+	}
+	for {
+		n, errno := sysRead(fd, p)
+		switch {
+		case errno == syscall.EINTR:
+			continue
+		case errno == syscall.EAGAIN:
+			if h.pool {
+				h.buf.Put()
+				h.buf = nil
+			}
+			c.park(h, true)
+			return false
+		case errno != 0:
+			h.n, h.err = 0, errno
+		case n == 0:
+			h.n, h.err = 0, io.EOF
+		default:
+			h.n, h.err = n, nil
+		}
+		return true
+	}
+}
+
+// tryWrite writes until everything is out or the peer has to read first.
+func (c *Conn) tryWrite(fd uintptr) bool {
+	h := &c.out
+	for h.n < len(h.p) {
+		n, errno := sysWrite(fd, h.p[h.n:])
+		switch {
+		case errno == syscall.EINTR:
+		case errno == syscall.EAGAIN:
+			c.park(h, false)
+			return false
+		case errno != 0:
+			h.err = errno
+			return true
+		default:
+			h.n += n
+		}
+	}
+	return true
+}
+
+// Quiet says that a connection on which nothing is expected is alive: the peer
+// has neither sent anything nor closed it. It does not wait.
+func (c *Conn) Quiet() bool {
+	if c.raw == nil {
+		return true
+	}
+	quiet := false
+	var one [1]byte
+	err := c.raw.Control(func(fd uintptr) {
+		_, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK)
+		quiet = err == syscall.EAGAIN
+	})
+	return err == nil && quiet
+}
