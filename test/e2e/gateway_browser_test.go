@@ -40,7 +40,7 @@ spec:
 	m.shows(t, "http://site.example.com/page", 308, "")
 	cmd := exec.Command(browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
 		"--user-data-dir="+t.TempDir(), "--ignore-certificate-errors", "--host-resolver-rules=MAP site.example.com 127.0.0.1",
-		"--virtual-time-budget=10000", "--dump-dom", "http://site.example.com/page")
+		"--timeout=20000", "--dump-dom", "http://site.example.com/page")
 	cmd.Env = environ(t, t.TempDir())
 	r := m.finish(t, cmd)
 	for _, want := range []string{"loaded from https://site.example.com/page<", "site heard hello<"} {

@@ -213,7 +213,8 @@ func walkLocalhost(t *testing.T, c *cluster) {
 	c.pod(t, "default", "nginx-pod-demo-for-test-ingress", "ready", podReady)
 	m.shows(t, "http://localhost/", 200, "")
 
-	// Another pod takes over while requests come: none fails.
+	// Another pod takes over while requests come: none fails. It has a probe: one
+	// without is called ready before it listens, as in Kubernetes.
 	load := m.press("http://localhost/", 200)
 	for _, next := range []string{"second", "third"} {
 		c.apply(t, "default", fmt.Sprintf(`
@@ -222,7 +223,8 @@ kind: Pod
 metadata: {name: %s, labels: {app: nginx-pod-demo-for-test-ingress}}
 spec:
   terminationGracePeriodSeconds: 5
-  containers: [{name: nginx-container, image: nginx, ports: [{containerPort: 80}]}]
+  containers:
+  - {name: nginx-container, image: nginx, ports: [{containerPort: 80}], readinessProbe: {httpGet: {path: /, port: 80}, periodSeconds: 1}}
 `, next))
 		c.pod(t, "default", next, "ready", podReady)
 		old := map[string]string{"second": "nginx-pod-demo-for-test-ingress", "third": "second"}[next]

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"sync/atomic"
 
 	"github.com/gorilla/websocket"
@@ -34,6 +35,8 @@ func program(name string, args []string) int {
 // web answers "name pid" and can be made sick. /env shows its environment.
 func web(listen, name string) error {
 	var sick atomic.Bool
+	var once sync.Once
+	shown := make(chan struct{})
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, "%s %d\n", name, os.Getpid()) })
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -58,9 +61,20 @@ func web(listen, name string) error {
 		defer c.Close()
 		for {
 			kind, data, err := c.ReadMessage()
+			if string(data) == "shown" {
+				once.Do(func() { close(shown) })
+				return
+			}
 			if err != nil || c.WriteMessage(kind, append([]byte(name+" heard "), data...)) != nil {
 				return
 			}
+		}
+	})
+	// The page has loaded when it has shown what it heard.
+	mux.HandleFunc("GET /shown", func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-shown:
+		case <-r.Context().Done():
 		}
 	})
 	mux.HandleFunc("POST /fail", func(http.ResponseWriter, *http.Request) { sick.Store(true) })
@@ -69,11 +83,11 @@ func web(listen, name string) error {
 }
 
 // page opens a WebSocket to where it came from, and shows what it hears there.
-const page = `<!doctype html><title>page</title><body><p id="where"></p><p id="heard"></p><script>
+const page = `<!doctype html><title>page</title><body><p id="where"></p><p id="heard"></p><img src="/shown"><script>
 document.getElementById("where").textContent = "loaded from " + location.href
 const ws = new WebSocket(location.origin.replace("http", "ws") + "/echo")
 ws.onopen = () => ws.send("hello")
-ws.onmessage = e => { document.getElementById("heard").textContent = e.data }
+ws.onmessage = e => { document.getElementById("heard").textContent = e.data; ws.send("shown") }
 </script>`
 
 // udpEcho answers each datagram with its name and the datagram.

@@ -30,13 +30,14 @@ type system struct {
 	listen string // address of the API
 	dns    string
 	obs    string // address of the metrics
+	http   string // address of the gateway
 }
 
 // layout gives a system its places; nothing runs yet.
 func layout(s *site, host int, dir string) *system {
 	return &system{
 		site: s, home: filepath.Join(dir, "home"), data: filepath.Join(dir, "data"),
-		listen: s.at(0, host, 6443), dns: s.at(0, host, 8053), obs: s.at(0, host, 9464),
+		listen: s.at(0, host, 6443), dns: s.at(0, host, 8053), obs: s.at(0, host, 9464), http: s.at(0, host, 8080),
 	}
 }
 
@@ -45,7 +46,8 @@ func (s *system) args(kind string, more ...string) []string {
 	a := []string{kind, "--data-dir", s.data, "--listen", s.listen, "--metrics-address", s.obs, "--service-cidr", s.site.cidr()}
 	if kind == "dev" {
 		// Pods need a machine of their own: see cell.
-		a = append(a, "--no-pods", "--dns-address", s.dns, "--node-address", strings.TrimSuffix(s.dns, ":8053"))
+		a = append(a, "--no-pods", "--dns-address", s.dns, "--node-address", strings.TrimSuffix(s.dns, ":8053"),
+			"--gateway-http", s.http, "--gateway-https", strings.TrimSuffix(s.http, "8080")+"8443")
 	}
 	return append(a, more...)
 }

@@ -95,11 +95,9 @@ func (c *cors) allows(origin []byte) []byte {
 // preflight answers the question before a request. The fields follow in
 // respond.
 func (c *cors) preflight(x *Exchange) *Answer {
-	if string(x.Method) != "OPTIONS" {
-		return nil
-	}
 	f := x.Request.Fields
-	if f.Get(http.AccessControlRequestMethod) == nil || c.allows(f.Get(http.Origin)) == nil {
+	x.origin = c.allows(f.Get(http.Origin)) // now: the policy may take the field away from the endpoint
+	if x.origin == nil || string(x.Method) != "OPTIONS" || f.Get(http.AccessControlRequestMethod) == nil {
 		return nil
 	}
 	return x.reply(204, "cors")
@@ -109,11 +107,10 @@ func (c *cors) respond(x *Exchange, r *http.Response) {
 	if !c.any {
 		c.vary(r)
 	}
-	origin := c.allows(x.Request.Fields.Get(http.Origin))
-	if origin == nil {
+	if x.origin == nil {
 		return
 	}
-	r.Fields.Set(http.AccessControlAllowOrigin, origin)
+	r.Fields.Set(http.AccessControlAllowOrigin, x.origin)
 	// "*" and credentials exclude each other for browsers, and answering any
 	// origin by its name would open the application to all of them.
 	setOther(&r.Fields, corsCredentials, textTrue, c.credentials && !c.any)

@@ -61,6 +61,7 @@ type Exchange struct {
 	held       uint64 // key of the connection limit that counts this one
 	holds      bool
 	group      int    // the canary that the affinity cookie names, -1: the rule's own backends, -2: no cookie
+	origin     []byte // what CORS says to the client's origin, nil: nothing
 	chosen     string // endpoint id to be told in a cookie
 	failed     bool   // the sticky endpoint failed
 	remoteBuf  [48]byte
@@ -90,14 +91,20 @@ type Call struct {
 	cookies http.Fields // what of it the client gets
 }
 
+// mostKept is how large a buffer may be that waits for the next exchange.
+const mostKept = 16 << 10
+
 // Begin starts an exchange: it finds out who asks.
 func (s *Set) Begin(x *Exchange, peer *stream.Peer, r *http.Request, now time.Time) {
 	x.set, x.Peer, x.Request, x.Now = s, peer, r, now
 	x.Method, x.Path, x.Authority = r.Method, r.Path, r.Authority
 	x.Captures, x.ID, x.User, x.Sticky, x.chosen = nil, nil, nil, "", ""
 	x.Canary, x.Hash, x.Hashed, x.failed, x.holds = -1, 0, false, false, false
+	if cap(x.buf) > mostKept {
+		x.buf = nil
+	}
 	x.buf, x.answer.By = x.buf[:0], ""
-	x.forwarded, x.group = nil, noGroup
+	x.forwarded, x.origin, x.group = nil, nil, noGroup
 	x.call.passed, x.call.cookies = x.call.passed[:0], x.call.cookies[:0]
 	if x.of != peer || x.ofRemote != peer.Remote { // a Peer may be used again for another client
 		x.meet(peer)

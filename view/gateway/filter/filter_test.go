@@ -342,3 +342,30 @@ func TestCustomErrors(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestExchangeIsUsedAgain: nothing of one client is left for the next.
+func TestExchangeIsUsedAgain(t *testing.T) {
+	s := newSet(t, Config{Trusted: prefixes("10.0.0.0/8")})
+	c := chainOf(t, s, route.Policy{Basic: &route.BasicAuth{Users: map[string]string{"ann": "{PLAIN}x"}}})
+	peer := ask{remote: "10.0.0.1:1"}.peer()
+	x := &Exchange{}
+	s.Begin(x, peer, ask{fields: []string{"X-Forwarded-For: 192.0.2.1, 192.0.2.9", authorization("ann", "x")}}.request(), time.Now())
+	if a := c.Request(x); a != nil || x.Client.String() != "192.0.2.9" || string(x.User) != "ann" {
+		t.Fatalf("%v %s %s", a, x.Client, x.User)
+	}
+	// The same Peer with another address behind it.
+	peer.Remote = &net.TCPAddr{IP: net.IPv4(203, 0, 113, 1), Port: 5}
+	s.Begin(x, peer, ask{fields: []string{"X-Forwarded-For: 192.0.2.1"}}.request(), time.Now())
+	if a := c.Request(x); a == nil || a.Status != 401 || x.Client.String() != "203.0.113.1" || x.User != nil || string(x.Remote()) != "203.0.113.1" {
+		t.Errorf("%v %s %s", a, x.Client, x.User)
+	}
+	s.Begin(x, &stream.Peer{}, ask{}.request(), time.Now())
+	if string(x.Remote()) != "unknown" || x.Client.IsValid() {
+		t.Errorf("without an address: %s", x.Remote())
+	}
+	s.Begin(x, ask{}.peer(), ask{path: "/" + strings.Repeat("x", 100000)}.request(), time.Now())
+	chainOf(t, s, route.Policy{Rewrite: text("/y$1"), RequestFields: []route.FieldEdit{{Name: "X-U", Value: "$uri"}}}).Request(x)
+	if s.Begin(x, ask{}.peer(), ask{}.request(), time.Now()); cap(x.buf) > mostKept {
+		t.Errorf("a buffer of %d bytes is kept", cap(x.buf))
+	}
+}

@@ -39,7 +39,7 @@ func (x *Exchange) believe() {
 			if i := bytes.IndexByte(v, ','); i >= 0 {
 				v = v[:i]
 			}
-			if v = trim(v); len(v) > 0 && all(v, inHost) {
+			if v = trim(v); len(v) > 0 && v[0] != ':' && all(v, inHost) {
 				x.host = v
 			}
 		}

@@ -18,6 +18,8 @@ func FuzzChain(f *testing.F) {
 	f.Add("shop.example.com", "/a?to=x", "1.2.3.4, 5.6.7.8", "id", "a=b; route=x", "https://a", "Basic YTpi", "v1")
 	f.Add("a:1", "//evil.com", "[::1]:80", "", ";;=;", "null", "Basic", "//evil")
 	f.Add("[::1]", "/%0d%0a", "for=x", "\r\n", "route=00000000000000000000000000000000", "\r\n", "basic  ", "\\evil\r\n")
+	f.Add(":", "0", "0", "0", "0", "\x18", "0", "0")
+	f.Add("", "/", ":1", "0", "0", "\x18", "0", "0")
 	s, err := New(Config{Trusted: prefixes("10.0.0.0/8"), Trace: true, Forwarded: true, HSTS: "x"})
 	if err != nil {
 		f.Fatal(err)
@@ -108,7 +110,7 @@ func away(t *testing.T, location []byte, x *Exchange) {
 	if i := bytes.IndexAny(rest, "/?#"); i >= 0 {
 		rest = rest[:i]
 	}
-	if string(rest) != "example.com" && !bytes.HasSuffix(rest, []byte(".example.com")) && !bytes.Equal(rest, x.host) && !bytes.Equal(rest, hostname(x.host)) {
+	if string(rest) != "example.com" && !bytes.HasSuffix(rest, []byte(".example.com")) && !bytes.Equal(rest, x.host) && !bytes.Equal(rest, hostname(x.host)) && !bytes.Equal(rest, hostname(x.Authority)) {
 		t.Fatalf("redirect to %q", location)
 	}
 }

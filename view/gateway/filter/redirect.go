@@ -9,6 +9,9 @@ import (
 
 // toHTTPS answers with the same place on https.
 func (c *Chain) toHTTPS(x *Exchange, by string) *Answer {
+	if len(hostname(x.host)) == 0 {
+		return x.reply(400, by)
+	}
 	start := len(x.buf)
 	x.buf = append(x.buf, "https://"...)
 	x.buf = append(x.buf, hostname(x.host)...)
@@ -29,6 +32,9 @@ func appendURI(dst, path []byte) []byte {
 
 // toAppRoot answers a request of "/" with where the application begins.
 func (c *Chain) toAppRoot(x *Exchange) *Answer {
+	if len(hostname(x.host)) == 0 {
+		return x.reply(400, "app-root")
+	}
 	start := len(x.buf)
 	x.buf = append(append(x.buf, x.Scheme()...), "://"...)
 	x.buf = append(x.buf, x.host...)
@@ -61,7 +67,12 @@ func (x *Exchange) place(t *template) []byte {
 			if at := bytes.Index(out, []byte("://")); at >= 0 && !bytes.ContainsAny(out[at+3:], "/?#") && !bytes.ContainsAny(out[:at], "/?#") {
 				inside = at + 3
 			}
-		case scheme, host, authority, bestHost, serverPort, remoteAddr, remotePort:
+		case host, authority, bestHost:
+			if len(hostname(v)) == 0 {
+				return nil // HTTP/1.0 without Host: there is no place to name
+			}
+			out = append(out, v...)
+		case scheme, serverPort, remoteAddr, remotePort:
 			out = append(out, v...)
 		case escapedURI:
 			out = appendQuery(out, v)
@@ -181,5 +192,5 @@ func appendPath(dst, b []byte) []byte {
 // told to an endpoint: its host is one.
 func (x *Exchange) normal() bool {
 	// The name of a trusted proxy was looked at in believe.
-	return all(x.Authority, inHost)
+	return all(x.Authority, inHost) && (len(x.Authority) == 0 || x.Authority[0] != ':')
 }

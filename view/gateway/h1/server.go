@@ -70,7 +70,9 @@ type Conn struct {
 	req    *http.Request
 	state  atomic.Int32
 	quit   atomic.Bool
-	since  atomic.Int64 // when it became idle, unix seconds
+	since  atomic.Int64 // when it became idle
+	next   int          // what is to be done after a step
+	last   bool         // the connection is to be closed with care
 
 	closing  bool // no request after this one
 	expect   bool // the client waits for a 100
@@ -97,14 +99,113 @@ func (s *Server) Conn(c net.Conn, first []byte, handle func(stream.Downstream)) 
 // Serve serves requests until the connection ends, and closes it. It does not
 // close a connection that was hijacked.
 func (c *Conn) Serve() {
-	for c.request() {
+	sock, _ := c.c.(*socket.Conn)
+	if sock != nil && !sock.Direct() {
+		sock = nil
+	}
+	for again := true; again; {
+		if c.in.cur != nil || sock == nil {
+			again = c.request()
+			continue
+		}
+		if !c.rest() {
+			break
+		}
+		err := sock.Loop(socket.Small, c.step)
+		c.wake()
+		// The rest of what step began needs to read, which it cannot.
+		if again = err == nil && c.next != ended; !again {
+			break
+		}
+		if c.next == parsed {
+			again = c.exchange()
+			c.release()
+		}
+		c.next = ended
+	}
+	if c.last {
+		c.linger()
 	}
 	c.in.drop()
 	c.out.drop()
+	c.release()
 	if !c.hijacked {
 		_ = c.c.Close()
 	}
 }
+
+// What follows a step.
+const (
+	ended    = iota // the end of the connection
+	unparsed        // a head that is not complete, or refused
+	parsed          // a request whose body is not there yet, and the like
+)
+
+// step serves the requests that came in one portion, if nothing more needs to
+// be read for them. true: wait for more.
+func (c *Conn) step(b *socket.Buffer, n int) bool {
+	c.wake()
+	in := &c.in
+	in.cur, in.r, in.w = b, 0, n
+	for {
+		c.req = requests.Get().(*http.Request)
+		n, f, err := wire.ParseRequest(in.cur.B[in.r:in.w], c.req, &c.s.cfg.Limits)
+		if n == 0 || err != nil {
+			c.release()
+			c.next = unparsed
+			return false
+		}
+		c.begin(n, f)
+		if !in.ended && (in.mode != counted || in.left > int64(in.w-in.r)) || c.expect || len(c.req.Upgrade) > 0 || string(c.req.Method) == "CONNECT" {
+			c.next = parsed
+			return false
+		}
+		again := c.exchange()
+		c.release()
+		if !again {
+			c.next = ended
+			return false
+		}
+		if in.cur == nil {
+			if c.rest() {
+				return true
+			}
+			c.next = ended
+			return false
+		}
+	}
+}
+
+func (c *Conn) release() {
+	if c.req != nil {
+		c.req.Reset()
+		requests.Put(c.req)
+		c.req = nil
+	}
+}
+
+// rest makes the connection one that waits for a request; false: it is to end.
+func (c *Conn) rest() bool {
+	now := time.Since(start)
+	c.since.Store(int64(now))
+	_ = c.c.SetReadDeadline(start.Add(now + c.s.cfg.Idle))
+	c.state.Store(idle)
+	return !c.quit.Load()
+}
+
+// wake makes it one that serves a request.
+func (c *Conn) wake() {
+	for !c.state.CompareAndSwap(idle, busy) {
+		if c.state.Load() == busy {
+			return
+		}
+		runtime.Gosched()
+	}
+}
+
+// start is what time is counted from where the clock plays no part: one look at the
+// system's clocks instead of two.
+var start = time.Now()
 
 // Quit makes the connection end after the request that it serves, at once if
 // there is none. It does not wait.
@@ -116,40 +217,28 @@ func (c *Conn) Quit() {
 	}
 }
 
-// Idle says that no request is being served, and since when (unix seconds).
+// Idle says that no request is being served, and since when: numbers to be
+// compared with those of other connections.
 func (c *Conn) Idle() (since int64, ok bool) {
 	return c.since.Load(), c.state.Load() == idle
 }
 
 // request serves one request; false: it was the last one.
 func (c *Conn) request() bool {
-	if c.in.cur == nil && !c.awaken() {
-		return false
+	if c.in.cur == nil {
+		if !c.rest() {
+			return false
+		}
+		err := c.in.first(socket.Small)
+		c.wake()
+		if err != nil {
+			return false
+		}
 	}
 	c.req = requests.Get().(*http.Request)
 	again := c.parse() && c.exchange()
-	if c.req != nil {
-		c.req.Reset()
-		requests.Put(c.req)
-		c.req = nil
-	}
+	c.release()
 	return again
-}
-
-// awaken waits for the first bytes of a request.
-func (c *Conn) awaken() bool {
-	now := time.Now()
-	c.since.Store(now.Unix())
-	_ = c.c.SetReadDeadline(now.Add(c.s.cfg.Idle))
-	c.state.Store(idle)
-	if c.quit.Load() {
-		return false
-	}
-	err := c.in.first(socket.Small)
-	for !c.state.CompareAndSwap(idle, busy) {
-		runtime.Gosched()
-	}
-	return err == nil
 }
 
 // parse reads a head; false: there is none, and the client was told if it was
@@ -165,11 +254,16 @@ func (c *Conn) parse() bool {
 		c.refuse(err)
 		return false
 	}
-	in.begin(n, f)
-	c.closing = c.req.Close || c.quit.Load()
-	c.expect = c.req.Expect && !in.ended
-	c.begun, c.out.sent = false, false
+	c.begin(n, f)
 	return true
+}
+
+// begin begins a request whose head was parsed.
+func (c *Conn) begin(n int, f wire.Framing) {
+	c.in.begin(n, f)
+	c.closing = c.req.Close || c.quit.Load()
+	c.expect = c.req.Expect && !c.in.ended
+	c.begun, c.out.sent = false, false
 }
 
 // slow reads a head that comes in pieces.
@@ -219,8 +313,8 @@ func (c *Conn) refuse(err error) {
 	}
 	r.Length, r.Declared = int64(len(page)), true
 	_ = c.c.SetWriteDeadline(time.Now().Add(c.s.cfg.Linger))
-	if c.Respond(r, len(page) == 0) == nil && c.Write(page, true) == nil && c.Flush() == nil {
-		c.linger()
+	if c.Respond(r, len(page) == 0) == nil && c.Write(page, true) == nil {
+		c.last = c.Flush() == nil
 	}
 }
 
@@ -235,15 +329,12 @@ func (c *Conn) exchange() bool {
 		return false
 	}
 	if !c.in.ended && !c.swallow(c.expect) {
-		c.linger()
+		c.last = true
 		return false
 	}
 	c.in.over()
-	if c.closing || c.quit.Load() {
-		c.linger()
-		return false
-	}
-	return true
+	c.last = c.closing || c.quit.Load()
+	return !c.last
 }
 
 // swallow reads the rest of a body that nobody wanted, if it is not much.
@@ -272,9 +363,6 @@ func (c *Conn) linger() {
 	k, ok := c.c.(interface{ CloseWrite() error })
 	if !ok || k.CloseWrite() != nil {
 		return
-	}
-	if c.in.ended && c.in.r == c.in.w && !c.quit.Load() && c.closing && c.req != nil && c.req.Close {
-		return // the client closes, and has sent nothing more
 	}
 	c.in.drop()
 	d := c.s.cfg.Linger

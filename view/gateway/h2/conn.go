@@ -86,7 +86,7 @@ type conn struct {
 func newConn(nc net.Conn, cfg Config, client bool) *conn {
 	c := &conn{
 		ready: make(chan struct{}),
-		net:   nc, cfg: cfg.or(), client: client,
+		net:   nc, cfg: cfg.or(), client: client, own: cfg.Workers == nil,
 		recvLeft: connWindow, sendLeft: wire.InitialWindow, initial: wire.InitialWindow,
 		maxFrame: wire.MinFrame, lastData: -1, peerMax: 100, taken: wire.MaxWindow,
 		calm:  budget{left: 400, most: 400, rate: 50},

@@ -340,7 +340,7 @@ func TestDeadlines(t *testing.T) {
 // TestDrain: a connection that is shut down serves what is under way, and what
 // was sent before the client knew.
 func TestDrain(t *testing.T) {
-	a, b := tcpPair(t)
+	a, b := connPair(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- Serve(ctx, b, nil, Config{}, suiteHandler) }()
@@ -392,7 +392,7 @@ func TestClientGoAway(t *testing.T) {
 
 // endpoint is a client of ours to an endpoint that speaks by frames.
 func endpoint(t testing.TB) (*peer, *Client) {
-	a, b := tcpPair(t)
+	a, b := connPair(t)
 	k, err := NewClient(b, Config{})
 	if err != nil {
 		t.Fatal(err)

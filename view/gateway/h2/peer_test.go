@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -28,7 +29,7 @@ type peer struct {
 // raw opens a connection to a server of ours, without a preface.
 func raw(t testing.TB, cfg Config, handle func(stream.Downstream)) *peer {
 	t.Helper()
-	a, b := tcpPair(t)
+	a, b := connPair(t)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -41,14 +42,16 @@ func raw(t testing.TB, cfg Config, handle func(stream.Downstream)) *peer {
 	return &peer{t: t, nc: a}
 }
 
-func tcpPair(t testing.TB) (a, b net.Conn) {
+// connPair is a connection with buffers and half-closing, as TCP's, that takes no
+// port.
+func connPair(t testing.TB) (a, b net.Conn) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	a, err = net.Dial("tcp", ln.Addr().String())
+	a, err = net.Dial("unix", ln.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}

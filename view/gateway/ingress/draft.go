@@ -336,9 +336,9 @@ func (t *translator) port(d *draft, k catalog.Key, want networkingv1.ServiceBack
 			asked = fmt.Sprintf("port named %q", want.Name)
 		}
 		if want.Name == "" && want.Number == 0 {
-			asked = "TCP port"
+			asked = "port"
 		}
-		return nil, fmt.Errorf("the Service %s has no %s; it has %s", k, asked, portsOf(s))
+		return nil, fmt.Errorf("the Service %s has no %s; it has %s", k, strings.Replace(asked, "port", "TCP port", 1), portsOf(s))
 	case found.Name != "":
 		b.Port = found.Name
 	default:
@@ -360,6 +360,9 @@ func portsOf(s *corev1.Service) string {
 		text := fmt.Sprint(p.Port)
 		if p.Name != "" {
 			text = p.Name + " (" + text + ")"
+		}
+		if p.Protocol != "" && p.Protocol != corev1.ProtocolTCP {
+			text += "/" + string(p.Protocol)
 		}
 		all = append(all, text)
 	}

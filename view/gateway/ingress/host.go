@@ -35,6 +35,13 @@ func (t *translator) compose(name string, drafts []*draft, with func(string) []*
 	}
 	if !claimed {
 		t.composeOther(name, drafts, with, &out)
+		for _, d := range drafts {
+			for i := range d.claims {
+				if c := &d.claims[i]; c.host == name && d.r.isCanary && !c.fallback {
+					out.warn(d, ReasonCanary, "no other Ingress has host %q, path %q with the same path type: the canary has no effect", name, c.path)
+				}
+			}
+		}
 	} else {
 		out.host = t.composeRules(name, drafts, &out.problems)
 		for _, d := range drafts {

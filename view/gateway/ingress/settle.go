@@ -158,7 +158,7 @@ func (t *translator) secret(d *draft, value, annotation string) (*corev1.Secret,
 func (t *translator) settleBasic(d *draft) {
 	r := d.r
 	if r.basicKind == "" {
-		if r.basicSecret != "" {
+		if r.basicSecret != "" && d.closed == "" {
 			d.warn(ReasonAnnotation, "%[1]s/auth-secret asks nobody for a password without %[1]s/auth-type: basic", t.o.Prefix)
 		}
 		return

@@ -21,6 +21,10 @@ type Conn struct {
 	in, out  half
 	readable func(fd uintptr) bool
 	writable func(fd uintptr) bool
+
+	loop   *loop
+	inside atomic.Bool // the function of Loop runs
+	doomed atomic.Bool // Close was called meanwhile
 }
 
 // half is what one direction needs during a call.
@@ -41,7 +45,7 @@ type half struct {
 // any other one works, without the savings.
 func New(c net.Conn) *Conn {
 	k := &Conn{Conn: c}
-	if s, ok := c.(syscall.Conn); ok && direct {
+	if s, ok := c.(syscall.Conn); ok && able {
 		if raw, err := s.SyscallConn(); err == nil {
 			k.raw = raw
 			k.readable, k.writable = k.tryRead, k.tryWrite
@@ -62,7 +66,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	c.in.p, c.in.pool = p, false
-	err := c.wait(&c.in, true)
+	err := c.wait(&c.in, c.readable)
 	c.in.p = nil
 	if err != nil {
 		return 0, err
@@ -84,7 +88,7 @@ func (c *Conn) ReadBuffer(s Size) (*Buffer, int, error) {
 		return b, 1, nil
 	}
 	c.in.pool, c.in.size = true, s
-	err := c.wait(&c.in, true)
+	err := c.wait(&c.in, c.readable)
 	b := c.in.buf
 	c.in.buf = nil
 	if err == nil {
@@ -107,8 +111,16 @@ func (c *Conn) Write(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	c.out.p, c.out.n = p, 0
-	err := c.wait(&c.out, false)
+	done := 0
+	if c.loop != nil && c.loop.fd != 0 {
+		n, err := c.direct(p)
+		if err != errBlocked {
+			return n, err
+		}
+		done = n
+	}
+	c.out.p, c.out.n = p, done
+	err := c.wait(&c.out, c.writable)
 	c.out.p = nil
 	if err == nil {
 		err = c.out.err
@@ -118,14 +130,15 @@ func (c *Conn) Write(p []byte) (int, error) {
 
 // wait calls the direction's attempt until it is done. A deadline of the
 // runtime that strikes before the one that is wanted is moved.
-func (c *Conn) wait(h *half, read bool) error {
+func (c *Conn) wait(h *half, try func(fd uintptr) bool) error {
 	h.err = nil
+	read := h == &c.in
 	for {
 		var err error
 		if read {
-			err = c.raw.Read(c.readable)
+			err = c.raw.Read(try)
 		} else {
-			err = c.raw.Write(c.writable)
+			err = c.raw.Write(try)
 		}
 		if h.waiting.Load() {
 			h.waiting.Store(false)
@@ -226,6 +239,23 @@ func (c *Conn) plain(h *half, p []byte, f func([]byte) (int, error)) (int, error
 			return done, err
 		}
 	}
+}
+
+// Close closes the connection.
+func (c *Conn) Close() error {
+	if !c.inside.Load() {
+		return c.Conn.Close()
+	}
+	// Closing would wait for the function of Loop, which may be who calls this.
+	c.doomed.Store(true)
+	if k, ok := c.Conn.(interface {
+		CloseRead() error
+		CloseWrite() error
+	}); ok {
+		_ = k.CloseRead()
+		_ = k.CloseWrite()
+	}
+	return nil
 }
 
 // CloseWrite ends the writing direction, if the connection can.

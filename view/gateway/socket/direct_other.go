@@ -2,7 +2,16 @@
 
 package socket
 
-const direct = false
+import "syscall"
+
+const able = false
+
+const (
+	eintr  = syscall.EINTR
+	eagain = syscall.EAGAIN
+)
+
+func sysWrite(uintptr, []byte) (int, syscall.Errno) { return 0, syscall.EINVAL }
 
 func (c *Conn) tryRead(uintptr) bool  { return true }
 func (c *Conn) tryWrite(uintptr) bool { return true }

@@ -7,8 +7,13 @@ import (
 	"syscall"
 )
 
-// direct: this system's descriptors can be read and written here.
-const direct = true
+// able: this system's descriptors can be read and written here.
+const able = true
+
+const (
+	eintr  = syscall.EINTR
+	eagain = syscall.EAGAIN
+)
 
 // tryRead reads once. false: nothing is there, wait.
 func (c *Conn) tryRead(fd uintptr) bool {

@@ -44,8 +44,11 @@ func (d *Decoder) next(arena *[]byte, e *entry, drop bool) (more bool, err error
 			return d.literal(6, true, arena, e)
 		case b&0xe0 == 0x20:
 			n, ok := d.integer(5)
-			if !ok || d.fields || n > uint64(d.allowed) {
+			if !ok {
 				return false, ErrCompression
+			}
+			if d.fields || n > uint64(d.allowed) {
+				return false, ErrTableUpdate
 			}
 			d.table.resize(int(n))
 		default:

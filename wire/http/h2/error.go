@@ -72,6 +72,7 @@ var (
 	ErrStreamID      = &Error{Code: ProtocolError, Reason: "the frame is not allowed on this stream"}
 	ErrSetting       = &Error{Code: ProtocolError, Reason: "a setting has a value that is not allowed"}
 	ErrWindowSetting = &Error{Code: FlowControlError, Reason: "SETTINGS_INITIAL_WINDOW_SIZE is above 2^31-1"}
+	ErrTableUpdate   = &Error{Code: CompressionError, Reason: "a table is resized within a block, or beyond what is allowed"}
 	ErrCompression   = &Error{Code: CompressionError, Reason: "a block of fields cannot be decoded"}
 )
 

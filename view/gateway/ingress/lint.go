@@ -1,0 +1,307 @@
+package ingress
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	extensionsv1beta1 "k8s.io/api/extensions/v1beta1"
+	networkingv1 "k8s.io/api/networking/v1"
+	networkingv1beta1 "k8s.io/api/networking/v1beta1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	clientscheme "k8s.io/client-go/kubernetes/scheme"
+)
+
+// LintOptions say how [Lint] reads and prints.
+type LintOptions struct {
+	Options
+	Name string // of what is read, for messages
+	JSON bool   // else for people
+}
+
+// Linted is what Lint says of one Ingress; the JSON form is a list of them.
+type Linted struct {
+	Namespace   string             `json:"namespace"`
+	Name        string             `json:"name"`
+	APIVersion  string             `json:"apiVersion"`
+	Converted   string             `json:"converted,omitempty"` // to which version
+	Ours        bool               `json:"ours"`
+	Annotations []LintedAnnotation `json:"annotations"`
+	Problems    []LintedProblem    `json:"problems"`
+}
+
+// LintedAnnotation is one annotation of ingress-nginx.
+type LintedAnnotation struct {
+	Key     string  `json:"key"`
+	Value   string  `json:"value"`
+	Support Support `json:"support"`
+	Note    string  `json:"note"`
+}
+
+// LintedProblem is an Event that the Ingress would get.
+type LintedProblem struct {
+	Type    string `json:"type"`
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
+}
+
+// Lint reads a manifest (documents of YAML or JSON, and Lists) and writes what
+// the gateway does with each Ingress in it. problems counts the annotations that
+// are not supported and the Warnings. Services, Secrets and ConfigMaps that the
+// manifest names and does not hold are taken to exist; those that it holds are looked
+// at.
+func Lint(r io.Reader, w io.Writer, o LintOptions) (problems int, err error) {
+	name := cmp.Or(o.Name, "manifest")
+	objects, err := readManifest(r)
+	if err != nil {
+		return 0, fmt.Errorf("ingress: lint %s: %w", name, err)
+	}
+	t := newState(o.Options)
+	var all []*Linted
+	byName := map[string]*Linted{}
+	for i, obj := range objects {
+		in, from, err := toV1(obj)
+		if err != nil {
+			return 0, fmt.Errorf("ingress: lint %s: %w", name, err)
+		}
+		if in == nil {
+			if m, ok := obj.(metav1.Object); ok && m.GetNamespace() == "" {
+				m.SetNamespace(metav1.NamespaceDefault)
+			}
+			_ = t.put(obj) // other kinds are skipped
+			continue
+		}
+		in.Namespace = cmp.Or(in.Namespace, metav1.NamespaceDefault)
+		if in.CreationTimestamp.IsZero() { // the order of the manifest is that of creation
+			in.CreationTimestamp = metav1.Unix(int64(i), 0)
+		}
+		l := &Linted{Namespace: in.Namespace, Name: in.Name, APIVersion: from, Annotations: []LintedAnnotation{}, Problems: []LintedProblem{}}
+		if v := networkingv1.SchemeGroupVersion.String(); from != v {
+			l.Converted = v
+		}
+		all = append(all, l)
+		byName[keyOf(in).String()] = l
+		t.putIngress(keyOf(in), in)
+		l.Annotations = append(l.Annotations, t.lintAnnotations(in)...)
+	}
+	t.flush()
+	for k := range t.drafts {
+		byName[k.String()].Ours = true
+	}
+	for k, ps := range t.tell() {
+		l := byName[k.String()]
+		for _, p := range ps {
+			if !offline(p) {
+				continue
+			}
+			l.Problems = append(l.Problems, LintedProblem{p.Type, p.Reason, p.Message})
+		}
+	}
+	for _, l := range all {
+		for _, a := range l.Annotations {
+			if a.Support == Unsupported {
+				problems++
+			}
+		}
+		for _, p := range l.Problems {
+			if p.Type == "Warning" && p.Reason != ReasonUnsupported && p.Reason != ReasonSnippet { // those are counted
+				problems++
+			}
+		}
+	}
+	if o.JSON {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		if all == nil {
+			all = []*Linted{}
+		}
+		return problems, e.Encode(all)
+	}
+	return problems, printLint(w, all, problems)
+}
+
+// offline says whether a problem is one of the Ingress itself: what it refers to
+// need not be in the same manifest.
+func offline(p Problem) bool {
+	return !strings.Contains(p.Message, "does not exist") && !strings.Contains(p.Message, "there is no Secret")
+}
+
+func (t *translator) lintAnnotations(in *networkingv1.Ingress) (out []LintedAnnotation) {
+	for k, v := range in.Annotations {
+		short, ok := strings.CutPrefix(k, t.o.Prefix+"/")
+		if !ok {
+			continue
+		}
+		a := t.table[short]
+		l := LintedAnnotation{Key: k, Value: v, Support: Unsupported, Note: "It is not known here, nor to the releases of ingress-nginx that this was made from. Look for a misspelling."}
+		if a != nil {
+			l.Support, l.Note = a.Support, a.Note
+			if b, err := parseBool(v); a.Support == Unsupported && err == nil && !b {
+				l.Support, l.Note = Translated, "Switched off is what it is."
+			}
+			if a.apply != nil {
+				if err := a.apply(newReading(), v); err != nil {
+					l.Support, l.Note = Unsupported, strings.ToUpper(t.bad(a, k, v, err)[:1])+t.bad(a, k, v, err)[1:]+"."
+				}
+			}
+		}
+		out = append(out, l)
+	}
+	slices.SortFunc(out, func(a, b LintedAnnotation) int { return cmp.Compare(a.Key, b.Key) })
+	return out
+}
+
+func printLint(w io.Writer, all []*Linted, problems int) error {
+	var b strings.Builder
+	for _, l := range all {
+		fmt.Fprintf(&b, "Ingress %s/%s (%s)\n", l.Namespace, l.Name, l.APIVersion)
+		if l.Converted != "" {
+			fmt.Fprintf(&b, "  converted      to %s; it is accepted as it is written\n", l.Converted)
+		}
+		if !l.Ours {
+			b.WriteString("  not ours       by its class: this gateway will not look at it\n")
+		}
+		for _, a := range l.Annotations {
+			v := strings.ReplaceAll(strings.TrimSpace(a.Value), "\n", " ")
+			if len(v) > 60 {
+				v = v[:57] + "..."
+			}
+			fmt.Fprintf(&b, "  %-14s %s: %s\n  %-14s   %s\n", a.Support, a.Key, v, "", a.Note)
+		}
+		for _, p := range l.Problems {
+			if p.Reason != ReasonAnnotation && p.Reason != ReasonUnsupported && p.Reason != ReasonSnippet || !strings.Contains(p.Message, "the annotation ") {
+				fmt.Fprintf(&b, "  %-14s %s: %s\n", strings.ToLower(p.Type), p.Reason, p.Message)
+			}
+		}
+	}
+	fmt.Fprintf(&b, "%d Ingresses, %d problems\n", len(all), problems)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// readManifest decodes all documents; kinds that are not known are skipped.
+func readManifest(r io.Reader) (out []runtime.Object, err error) {
+	d := yaml.NewYAMLOrJSONDecoder(r, 4096)
+	for n := 1; ; n++ {
+		var raw json.RawMessage
+		if err := d.Decode(&raw); errors.Is(err, io.EOF) {
+			return out, nil
+		} else if err != nil {
+			return nil, fmt.Errorf("document %d: %w", n, err)
+		}
+		if out, err = decode(raw, out); err != nil {
+			return nil, fmt.Errorf("document %d: %w", n, err)
+		}
+	}
+}
+
+func decode(raw []byte, out []runtime.Object) ([]runtime.Object, error) {
+	raw = bytes.TrimSpace(raw)
+	if len(raw) == 0 || string(raw) == "null" {
+		return out, nil
+	}
+	var head struct {
+		metav1.TypeMeta `json:",inline"`
+		Items           []json.RawMessage `json:"items"`
+	}
+	if err := json.Unmarshal(raw, &head); err != nil {
+		return nil, err
+	}
+	if strings.HasSuffix(head.Kind, "List") {
+		for _, item := range head.Items {
+			// Items of a typed list need not say what they are.
+			var m map[string]json.RawMessage
+			if json.Unmarshal(item, &m) == nil && m["kind"] == nil && head.Kind != "List" {
+				m["kind"], _ = json.Marshal(strings.TrimSuffix(head.Kind, "List"))
+				m["apiVersion"], _ = json.Marshal(head.APIVersion)
+				item, _ = json.Marshal(m)
+			}
+			var err error
+			if out, err = decode(item, out); err != nil {
+				return nil, err
+			}
+		}
+		return out, nil
+	}
+	obj, _, err := clientscheme.Codecs.UniversalDeserializer().Decode(raw, nil, nil)
+	switch {
+	case runtime.IsNotRegisteredError(err), runtime.IsMissingKind(err), runtime.IsMissingVersion(err):
+		return out, nil
+	case err != nil:
+		return nil, fmt.Errorf("%s %s: %w", head.APIVersion, head.Kind, err)
+	}
+	return append(out, obj), nil
+}
+
+// toV1 converts an Ingress of any version; nil: it is none.
+func toV1(obj runtime.Object) (in *networkingv1.Ingress, from string, err error) {
+	old := &networkingv1beta1.Ingress{}
+	switch o := obj.(type) {
+	case *networkingv1.Ingress:
+		return o, networkingv1.SchemeGroupVersion.String(), nil
+	case *networkingv1beta1.Ingress:
+		old, from = o, networkingv1beta1.SchemeGroupVersion.String()
+	case *extensionsv1beta1.Ingress:
+		// The two have the same form.
+		from = extensionsv1beta1.SchemeGroupVersion.String()
+		data, err := json.Marshal(o)
+		if err == nil {
+			err = json.Unmarshal(data, old)
+		}
+		if err != nil {
+			return nil, "", err
+		}
+	default:
+		return nil, "", nil
+	}
+	in = &networkingv1.Ingress{ObjectMeta: old.ObjectMeta}
+	in.Spec.IngressClassName = old.Spec.IngressClassName
+	in.Spec.DefaultBackend = backendV1(old.Spec.Backend)
+	for _, t := range old.Spec.TLS {
+		in.Spec.TLS = append(in.Spec.TLS, networkingv1.IngressTLS(networkingv1.IngressTLS{Hosts: t.Hosts, SecretName: t.SecretName}))
+	}
+	for _, r := range old.Spec.Rules {
+		n := networkingv1.IngressRule{Host: r.Host}
+		if r.HTTP != nil {
+			n.HTTP = &networkingv1.HTTPIngressRuleValue{}
+			for i := range r.HTTP.Paths {
+				p := &r.HTTP.Paths[i]
+				kind := networkingv1.PathTypeImplementationSpecific
+				if p.PathType != nil {
+					kind = networkingv1.PathType(*p.PathType)
+				}
+				path := networkingv1.HTTPIngressPath{Path: p.Path, PathType: &kind}
+				if b := backendV1(&p.Backend); b != nil {
+					path.Backend = *b
+				}
+				n.HTTP.Paths = append(n.HTTP.Paths, path)
+			}
+		}
+		in.Spec.Rules = append(in.Spec.Rules, n)
+	}
+	return in, from, nil
+}
+
+func backendV1(b *networkingv1beta1.IngressBackend) *networkingv1.IngressBackend {
+	switch {
+	case b == nil:
+		return nil
+	case b.ServiceName == "":
+		return &networkingv1.IngressBackend{Resource: b.Resource}
+	}
+	s := &networkingv1.IngressServiceBackend{Name: b.ServiceName}
+	if b.ServicePort.Type == intstr.String {
+		s.Port.Name = b.ServicePort.StrVal
+	} else {
+		s.Port.Number = b.ServicePort.IntVal
+	}
+	return &networkingv1.IngressBackend{Service: s}
+}

@@ -1,0 +1,165 @@
+package socket
+
+import (
+	"errors"
+	"time"
+)
+
+// loop is what Loop and Ask need. Both save the attempt to read that finds
+// nothing: the runtime remembers that something came while nobody waited, as long
+// as nobody asks it to forget, which every ordinary read does first.
+type loop struct {
+	f    func(*Buffer, int) bool
+	size Size
+	each func(fd uintptr) bool // tryLoop, made once
+	fd   uintptr               // of the running f; 0: none runs
+
+	ask    []byte // not sent yet
+	sent   int
+	answer func(fd uintptr) bool // tryAsk, made once
+}
+
+// soon is when Ask looks by itself whether something came: a peer may have ended
+// its half of the connection at the one moment at which that is not noticed.
+const soon = time.Second
+
+var errBlocked = errors.New("socket: the peer does not read")
+
+// Direct says that Loop and Ask work on this connection.
+func (c *Conn) Direct() bool { return c.raw != nil }
+
+// Loop waits for bytes and calls f with each portion, in a buffer from the pool that
+// is f's, until f says false or reading fails. While f runs it may Write, and
+// nobody can read; a Close then takes effect when f returns, and until then the
+// connection is shut down.
+func (c *Conn) Loop(s Size, f func(b *Buffer, n int) bool) error {
+	if c.loop == nil {
+		c.loop = &loop{}
+	}
+	l := c.loop
+	if l.each == nil {
+		l.each = c.tryLoop
+	}
+	l.f, l.size = f, s
+	return c.wait(&c.in, l.each)
+}
+
+// tryLoop is called when there may be bytes.
+func (c *Conn) tryLoop(fd uintptr) bool {
+	l := c.loop
+	for {
+		c.in.pool, c.in.size = true, l.size
+		if !c.tryRead(fd) {
+			return false
+		}
+		b, n := c.in.buf, c.in.n
+		c.in.buf = nil
+		if c.in.err != nil {
+			if b != nil {
+				b.Put()
+			}
+			return true
+		}
+		full := n == len(b.B)
+		l.fd = fd
+		c.inside.Store(true)
+		again := l.f(b, n)
+		c.inside.Store(false)
+		l.fd = 0
+		if !again || c.doomed.Load() {
+			return true
+		}
+		if !full {
+			c.park(&c.in, true)
+			return false
+		}
+	}
+}
+
+// direct writes what the kernel takes at once.
+func (c *Conn) direct(p []byte) (n int, err error) {
+	for n < len(p) {
+		k, errno := sysWrite(c.loop.fd, p[n:])
+		switch errno {
+		case 0:
+			n += k
+		case eintr:
+		case eagain:
+			return n, errBlocked
+		default:
+			return n, errno
+		}
+	}
+	return n, nil
+}
+
+// Ask writes p and waits for what comes after it, in a buffer from the pool that
+// is the caller's. Nothing may have been expected before. sent is how much of p
+// was written.
+func (c *Conn) Ask(p []byte, s Size) (b *Buffer, n, sent int, err error) {
+	if c.loop == nil {
+		c.loop = &loop{}
+	}
+	l := c.loop
+	if l.answer == nil {
+		l.answer = c.tryAsk
+	}
+	l.ask, l.sent = p, 0
+	c.in.pool, c.in.size = true, s
+	err = c.wait(&c.in, l.answer)
+	l.ask = nil
+	b = c.in.buf
+	c.in.buf = nil
+	if err == nil {
+		err = c.in.err
+	}
+	if err != nil {
+		if b != nil {
+			b.Put()
+		}
+		if err != errBlocked {
+			return nil, 0, l.sent, err
+		}
+		// The rest goes the ordinary way.
+		if _, err = c.Write(p[l.sent:]); err != nil {
+			return nil, 0, l.sent, err
+		}
+		b, n, err = c.ReadBuffer(s)
+		return b, n, len(p), err
+	}
+	return b, c.in.n, l.sent, nil
+}
+
+func (c *Conn) tryAsk(fd uintptr) bool {
+	l := c.loop
+	if l.sent == len(l.ask) {
+		return c.tryRead(fd)
+	}
+	for l.sent < len(l.ask) {
+		k, errno := sysWrite(fd, l.ask[l.sent:])
+		switch errno {
+		case 0:
+			l.sent += k
+		case eintr:
+		case eagain:
+			c.in.err = errBlocked
+			return true
+		default:
+			c.in.err = errno
+			return true
+		}
+	}
+	h := &c.in
+	h.waiting.Store(true)
+	early := int64(time.Since(epoch) + soon)
+	if want := h.want.Load(); want == 0 || want > early {
+		if set := h.set.Load(); set == 0 || set > early {
+			c.arm(h, true, early)
+		}
+		if now := h.want.Load(); now == want {
+			return false
+		}
+	}
+	c.park(h, true)
+	return false
+}
