@@ -41,6 +41,8 @@ func (f *gatewayFlags) add(fs *pflag.FlagSet, g *server.GatewayConfig, prefix st
 	fs.StringVar(&g.Ingress.DefaultCertificate, prefix+"default-certificate", "", "NAMESPACE/NAME of the Secret for hosts without a certificate (default a self-signed one)")
 	fs.BoolVar(&g.Ingress.AllowExternalName, prefix+"allow-external-name", false, "let Ingresses lead to Services of type ExternalName: to any host that their owner names")
 	fs.StringSliceVar(&g.Publish, prefix+"publish-address", nil, "address of the gateway for the status of Ingresses (default those it listens at)")
+	fs.StringVar(&g.AffinityKey, prefix+"affinity-key", "", "file with the key of affinity cookies, the same for gateways that share clients (default one made in --state-dir)")
+	fs.StringVar(&g.HSTS, prefix+"hsts", "", "value of Strict-Transport-Security in answers over https, such as max-age=31536000 (default none)")
 	fs.StringVar(&f.accessLog, prefix+"access-log", "", "file of the access log, - for stdout (default none)")
 	fs.StringVar(&f.accessFormat, prefix+"access-log-format", "combined", "combined (with what ingress-nginx adds), plain or json")
 	fs.Uint64Var(&f.sample, prefix+"access-log-sample", 1, "log one of so many successful requests; failed ones are always logged")

@@ -1,12 +1,17 @@
 package server
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"k8s.io/client-go/rest"
@@ -34,6 +39,11 @@ type GatewayConfig struct {
 	Limits           gateway.Limits
 	HTTPSPort        uint16 // to which clients are redirected; 0: that of the first of HTTPS
 	Trace            bool   // a traceparent for requests without
+	// AffinityKey is a file with the key of affinity cookies, the same for
+	// gateways that share clients; "": one in StateDir.
+	AffinityKey string
+	// HSTS is the value of Strict-Transport-Security; "": none.
+	HSTS string
 }
 
 // Gateway composes the gateway alone, following the API server of c.Rest.
@@ -66,7 +76,7 @@ func (s *System) addGateway(c *Config, cat *catalog.Catalog) error {
 	g := &c.Gateway
 	cfg := gateway.Config{
 		Node: c.NodeName, Zone: c.NodeZone, Timeouts: g.Timeouts, Limits: g.Limits, AccessLog: g.AccessLog,
-		Filter: filter.Config{Trusted: append(g.Trusted, g.Proxied...), Trace: g.Trace},
+		Filter: filter.Config{Trusted: append(g.Trusted, g.Proxied...), Trace: g.Trace, HSTS: g.HSTS},
 		Log:    c.Log, Registerer: c.Registry,
 	}
 	for _, l := range []struct {
@@ -80,6 +90,10 @@ func (s *System) addGateway(c *Config, cat *catalog.Catalog) error {
 			}
 			cfg.Listeners = append(cfg.Listeners, gateway.Listener{Addr: l.addrs[i], TLS: l.tls, Proxied: g.Proxied})
 		}
+	}
+	var err error
+	if cfg.Filter.Key, err = g.affinityKey(c.StateDir); err != nil {
+		return err
 	}
 	cfg.Filter.HTTPSPort = g.HTTPSPort
 	if len(g.HTTPS) > 0 && g.HTTPSPort == 0 {
@@ -109,6 +123,34 @@ func (s *System) addGateway(c *Config, cat *catalog.Catalog) error {
 	s.add(f.name, f.run, nil)
 	s.add("routes", source.Run, source.Synced())
 	return nil
+}
+
+// affinityKey is what hides endpoints in cookies. It is kept, so that clients
+// find their endpoint again after a restart.
+func (g *GatewayConfig) affinityKey(dir string) ([]byte, error) {
+	file := g.AffinityKey
+	if file == "" && dir != "" {
+		file = filepath.Join(dir, "gateway.key")
+		if _, err := os.Stat(file); errors.Is(err, os.ErrNotExist) {
+			if err := os.MkdirAll(dir, 0o700); err != nil {
+				return nil, fmt.Errorf("keep the key of affinity cookies: %w", err)
+			}
+			if err := os.WriteFile(file, []byte(rand.Text()+"\n"), 0o600); err != nil {
+				return nil, fmt.Errorf("keep the key of affinity cookies: %w", err)
+			}
+		}
+	}
+	if file == "" {
+		return nil, nil // one for this run
+	}
+	key, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read the key of affinity cookies: %w", err)
+	}
+	if key = bytes.TrimSpace(key); len(key) < 16 {
+		return nil, fmt.Errorf("the key of affinity cookies in %s is shorter than 16 bytes: write a longer one, or remove the file", file)
+	}
+	return key, nil
 }
 
 // available gives the address to listen at.

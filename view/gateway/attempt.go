@@ -146,8 +146,10 @@ func (x *exchange) attempt(ep *cluster.Endpoint, u stream.Upstream, expect bool)
 	if err == nil {
 		interim, err = x.receive(u)
 	}
-	now := time.Now()
-	x.waited, x.answered = now.Sub(start), now
+	// Since looks at one clock of the system, Now at two.
+	x.waited = time.Since(start)
+	now := start.Add(x.waited)
+	x.answered = now
 	if err != nil {
 		return x.lost(ep, u, err, interim)
 	}
@@ -221,8 +223,15 @@ func (x *exchange) lost(ep *cluster.Endpoint, u stream.Upstream, err error, inte
 
 // receive reads the head of the final response, and passes those before it.
 func (x *exchange) receive(u stream.Upstream) (interim bool, err error) {
+	ask, _ := u.(asker)
 	for {
-		if err = u.Receive(&x.resp); err != nil {
+		if ask != nil && x.pump.kind != streamed {
+			err = ask.Ask(&x.resp)
+			ask = nil
+		} else {
+			err = u.Receive(&x.resp)
+		}
+		if err != nil {
 			if isTimeout(err) && x.pump.busy() {
 				// The endpoint waits for the rest of the request, as we do.
 				u.SetReadDeadline(time.Now().Add(x.at.read))
@@ -242,5 +251,9 @@ func (x *exchange) receive(u stream.Upstream) (interim bool, err error) {
 		}
 	}
 }
+
+// asker is an endpoint's connection that sends what is buffered while it begins
+// to wait.
+type asker interface{ Ask(r *http.Response) error }
 
 var errGone = errors.New("gateway: the client went away")

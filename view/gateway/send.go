@@ -149,7 +149,7 @@ func (x *exchange) send(u stream.Upstream, expect bool) error {
 		if err == nil && !bare {
 			err = u.Write(p.piece, true)
 		}
-		if err == nil {
+		if _, ok := u.(asker); err == nil && !ok {
 			err = u.Flush()
 		}
 		return err

@@ -1,11 +1,11 @@
 package h1
 
 import (
+	"crypto/tls"
 	"errors"
 	"net"
 	"time"
 
-	"github.com/fingerpost/fingerpost/view/gateway/socket"
 	"github.com/fingerpost/fingerpost/view/gateway/stream"
 	"github.com/fingerpost/fingerpost/wire/http"
 	wire "github.com/fingerpost/fingerpost/wire/http/h1"
@@ -119,14 +119,19 @@ func (c *Conn) SetWriteDeadline(t time.Time) { _ = c.c.SetWriteDeadline(t) }
 // breakOff closes a connection so that the peer knows that something is
 // missing: with a reset, and in TLS without the closing alert.
 func breakOff(c net.Conn) {
-	if t, ok := c.(interface{ NetConn() net.Conn }); ok {
+	if t, ok := c.(*tls.Conn); ok {
 		c = t.NetConn()
 	}
-	if k, ok := c.(*socket.Conn); ok {
-		c = k.Conn
-	}
-	if l, ok := c.(interface{ SetLinger(int) error }); ok {
-		_ = l.SetLinger(0)
+	for below := c; below != nil; {
+		if l, ok := below.(interface{ SetLinger(int) error }); ok {
+			_ = l.SetLinger(0)
+			break
+		}
+		n, ok := below.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		below = n.NetConn()
 	}
 	_ = c.Close()
 }

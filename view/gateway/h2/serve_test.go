@@ -81,6 +81,7 @@ func echo(ds stream.Downstream) {
 	if err := ds.Respond(&resp, r.Length == 0); err != nil || r.Length == 0 {
 		return
 	}
+	ds.Flush()
 	for {
 		p, end, err := ds.Next()
 		if err != nil {

@@ -55,17 +55,19 @@ type draft struct {
 
 // translator drafts Ingresses.
 type translator struct {
-	o       Options
-	objects Objects
-	table   map[string]*Annotation
-	plain   *reading      // of an Ingress without annotations
-	policy  *route.Policy // the same
-	pairs   map[catalog.Key]*pair
+	o           Options
+	objects     Objects
+	table       map[string]*Annotation
+	plain       *reading      // of an Ingress without annotations
+	policy      *route.Policy // the same
+	pairs       map[catalog.Key]*pair
+	pools       map[catalog.Key]authorities  // by Secret
+	endpointTLS map[catalog.Key]*endpointTLS // by Ingress
 }
 
 func newTranslator(o Options) *translator {
 	o.complete()
-	t := &translator{o: o, table: map[string]*Annotation{}, pairs: map[catalog.Key]*pair{}, plain: newReading()}
+	t := &translator{o: o, table: map[string]*Annotation{}, pairs: map[catalog.Key]*pair{}, pools: map[catalog.Key]authorities{}, endpointTLS: map[catalog.Key]*endpointTLS{}, plain: newReading()}
 	t.policy = &t.plain.policy
 	all := Annotations()
 	for i := range all {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	extensionsv1beta1 "k8s.io/api/extensions/v1beta1"
 	networkingv1 "k8s.io/api/networking/v1"
 	networkingv1beta1 "k8s.io/api/networking/v1beta1"
@@ -112,7 +113,7 @@ func Lint(r io.Reader, w io.Writer, o LintOptions) (problems int, err error) {
 			}
 		}
 		for _, p := range l.Problems {
-			if p.Type == "Warning" && p.Reason != ReasonUnsupported && p.Reason != ReasonSnippet { // those are counted
+			if p.Type == corev1.EventTypeWarning && !p.said() {
 				problems++
 			}
 		}
@@ -126,6 +127,11 @@ func Lint(r io.Reader, w io.Writer, o LintOptions) (problems int, err error) {
 		return problems, e.Encode(all)
 	}
 	return problems, printLint(w, all, problems)
+}
+
+// said means that the list of annotations says it too.
+func (p *LintedProblem) said() bool {
+	return slices.Contains([]string{ReasonAnnotation, ReasonUnsupported, ReasonSnippet}, p.Reason) && strings.HasPrefix(p.Message, "the annotation ")
 }
 
 // offline says whether a problem is one of the Ingress itself: what it refers to
@@ -177,7 +183,7 @@ func printLint(w io.Writer, all []*Linted, problems int) error {
 			fmt.Fprintf(&b, "  %-14s %s: %s\n  %-14s   %s\n", a.Support, a.Key, v, "", a.Note)
 		}
 		for _, p := range l.Problems {
-			if p.Reason != ReasonAnnotation && p.Reason != ReasonUnsupported && p.Reason != ReasonSnippet || !strings.Contains(p.Message, "the annotation ") {
+			if !p.said() {
 				fmt.Fprintf(&b, "  %-14s %s: %s\n", strings.ToLower(p.Type), p.Reason, p.Message)
 			}
 		}
@@ -266,7 +272,7 @@ func toV1(obj runtime.Object) (in *networkingv1.Ingress, from string, err error)
 	in.Spec.IngressClassName = old.Spec.IngressClassName
 	in.Spec.DefaultBackend = backendV1(old.Spec.Backend)
 	for _, t := range old.Spec.TLS {
-		in.Spec.TLS = append(in.Spec.TLS, networkingv1.IngressTLS(networkingv1.IngressTLS{Hosts: t.Hosts, SecretName: t.SecretName}))
+		in.Spec.TLS = append(in.Spec.TLS, networkingv1.IngressTLS{Hosts: t.Hosts, SecretName: t.SecretName})
 	}
 	for _, r := range old.Spec.Rules {
 		n := networkingv1.IngressRule{Host: r.Host}

@@ -296,7 +296,7 @@ func (t *translator) settleClient(d *draft) {
 	c := &route.ClientCert{Required: r.tlsVerify == "" || r.tlsVerify == "on", Depth: r.tlsDepth, ErrorURL: r.tlsError, Pass: r.tlsPass}
 	s, err := t.secret(d, r.tlsSecret, "auth-tls-secret")
 	if err == nil {
-		c.Roots, err = roots(s)
+		c.Roots, err = t.roots(s)
 	}
 	if err != nil {
 		d.warn(ReasonSecret, "%s; until then its rules answer 503", err)
@@ -306,19 +306,32 @@ func (t *translator) settleClient(d *draft) {
 	d.client = c
 }
 
-func roots(s *corev1.Secret) (*x509.CertPool, error) {
+// roots reads authorities once for each version of their Secret, so that hosts
+// made anew from it are the same.
+func (t *translator) roots(s *corev1.Secret) (*x509.CertPool, error) {
+	if p := t.pools[keyOf(s)]; p.from == s {
+		return p.pool, nil
+	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(s.Data["ca.crt"]) {
 		return nil, fmt.Errorf("the Secret %s/%s has no certificate of an authority in the key ca.crt", s.Namespace, s.Name)
 	}
+	t.pools[keyOf(s)] = authorities{s, pool}
 	return pool, nil
+}
+
+type authorities struct {
+	from *corev1.Secret
+	pool *x509.CertPool
 }
 
 func (t *translator) settleEndpointTLS(d *draft) {
 	r := d.r
 	if r.proxySecret == "" && r.proxyName == "" && !r.proxyVerify {
+		delete(t.endpointTLS, d.key)
 		return
 	}
+	var from *corev1.Secret
 	e := &route.EndpointTLS{ServerName: r.proxyName}
 	fail := func(err error) {
 		d.warn(ReasonSecret, "%s; until then its rules answer 503", err)
@@ -330,8 +343,9 @@ func (t *translator) settleEndpointTLS(d *draft) {
 	}
 	if r.proxySecret != "" {
 		s, err := t.secret(d, r.proxySecret, "proxy-ssl-secret")
+		from = s
 		if err == nil && r.proxyVerify {
-			e.Roots, err = roots(s)
+			e.Roots, err = t.roots(s)
 		}
 		if err == nil && len(s.Data[corev1.TLSCertKey]) > 0 {
 			var pair tls.Certificate
@@ -346,4 +360,18 @@ func (t *translator) settleEndpointTLS(d *draft) {
 		}
 	}
 	r.policy.EndpointTLS = e
+	// Connections to endpoints are kept by this pointer: one that says the same as
+	// before must be the same.
+	if old := t.endpointTLS[d.key]; old != nil && old.from == from && old.verify == r.proxyVerify && old.tls.ServerName == e.ServerName {
+		r.policy.EndpointTLS = old.tls
+		return
+	}
+	t.endpointTLS[d.key] = &endpointTLS{from, r.proxyVerify, e}
+}
+
+// endpointTLS is what an Ingress had last.
+type endpointTLS struct {
+	from   *corev1.Secret
+	verify bool
+	tls    *route.EndpointTLS
 }

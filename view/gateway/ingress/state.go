@@ -58,6 +58,9 @@ func put[K comparable, V any](m map[K]*V, k K, v *V) {
 
 func (s *state) putIngress(k catalog.Key, in *networkingv1.Ingress) {
 	put(s.objects.Ingresses, k, in)
+	if in == nil {
+		delete(s.endpointTLS, k)
+	}
 	s.redraft[k] = struct{}{}
 }
 
@@ -73,6 +76,9 @@ func (s *state) putService(k catalog.Key, o *corev1.Service) {
 
 func (s *state) putSecret(k catalog.Key, o *corev1.Secret) {
 	put(s.objects.Secrets, k, o)
+	if o == nil {
+		delete(s.pools, k)
+	}
 	s.touch(ref{kindSecret, k})
 	s.renew[k] = struct{}{}
 }

@@ -248,13 +248,6 @@ func (c *Conn) Close() error {
 	}
 	// Closing would wait for the function of Loop, which may be who calls this.
 	c.doomed.Store(true)
-	if k, ok := c.Conn.(interface {
-		CloseRead() error
-		CloseWrite() error
-	}); ok {
-		_ = k.CloseRead()
-		_ = k.CloseWrite()
-	}
 	return nil
 }
 

@@ -18,6 +18,9 @@ const (
 // tryRead reads once. false: nothing is there, wait.
 func (c *Conn) tryRead(fd uintptr) bool {
 	h := &c.in
+	if h.waiting.Load() {
+		h.waiting.Store(false)
+	}
 	p := h.p
 	if h.pool {
 		h.buf = Get(h.size)

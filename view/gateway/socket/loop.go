@@ -30,8 +30,7 @@ func (c *Conn) Direct() bool { return c.raw != nil }
 
 // Loop waits for bytes and calls f with each portion, in a buffer from the pool that
 // is f's, until f says false or reading fails. While f runs it may Write, and
-// nobody can read; a Close then takes effect when f returns, and until then the
-// connection is shut down.
+// nobody can read. A Close meanwhile ends the loop; who called Loop closes then.
 func (c *Conn) Loop(s Size, f func(b *Buffer, n int) bool) error {
 	if c.loop == nil {
 		c.loop = &loop{}
