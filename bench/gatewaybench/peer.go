@@ -139,7 +139,7 @@ http {
 		}
 		fmt.Fprintf(&b, "    keepalive %d;\n    keepalive_requests 1000000000;\n    keepalive_timeout 3600s;\n  }\n", keep)
 	}
-	pool("web", s.Web, 512)
+	pool("web", s.Web, 4096)
 	fmt.Fprintf(&b, "  server {\n    listen %s backlog=65535 default_server;\n    listen %s ssl http2 backlog=65535 default_server;\n    location / { proxy_pass http://web; }\n", n.at.http, n.at.https)
 	if len(s.WS) > 0 {
 		fmt.Fprintf(&b, "    location /ws { proxy_pass http://sockets; proxy_read_timeout 3600s; }\n")
@@ -240,7 +240,7 @@ frontend in
 	pool := func(name string, endpoints []string) {
 		fmt.Fprintf(&b, "backend %s\n", name)
 		for i, e := range endpoints {
-			fmt.Fprintf(&b, "  server e%d %s pool-max-conn 1024 pool-purge-delay 3600s\n", i, e)
+			fmt.Fprintf(&b, "  server e%d %s pool-max-conn 4096 pool-purge-delay 3600s\n", i, e)
 		}
 	}
 	pool("web", s.Web)

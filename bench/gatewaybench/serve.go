@@ -22,7 +22,6 @@ import (
 
 	"github.com/fingerpost/fingerpost/catalog"
 	"github.com/fingerpost/fingerpost/view/gateway"
-	"github.com/fingerpost/fingerpost/view/gateway/cluster"
 	"github.com/fingerpost/fingerpost/view/gateway/route"
 )
 
@@ -52,7 +51,6 @@ func runServe(ctx context.Context, args []string) error {
 	s.engine, err = gateway.New(gateway.Config{
 		Listeners:  []gateway.Listener{{Addr: *plain}, {Addr: *secure, TLS: true}},
 		Timeouts:   gateway.Timeouts{Idle: time.Hour},
-		Cluster:    cluster.Config{MaxIdle: 256},
 		Log:        slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 		Registerer: prometheus.NewRegistry(),
 	})

@@ -28,7 +28,7 @@ Transfer/sec:     83.37MB
 `, result{requests: 155982, took: 2 * time.Second, p50: 775 * time.Microsecond, p99: 1300 * time.Microsecond}},
 		"bad": {`  Latency Distribution
      50%    1.00s
-     99%    2.00s
+     99%    2.00s 
   10 requests in 1.50s, 1.00KB read
   Socket errors: connect 1, read 2, write 3, timeout 4
   Non-2xx or 3xx responses: 5

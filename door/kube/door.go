@@ -96,6 +96,9 @@ func New(cfg Config) (*Door, error) {
 	// the pages of the first list.
 	rc.QPS, rc.Burst, rc.RateLimiter = -1, 0, nil
 	rc.Timeout = 0
+	// The server packs each object of a streamed list on its own. That costs it
+	// more than all the rest of the list, and us a quarter of our part.
+	rc.DisableCompression = true
 	// All requests share connections that the door can cut, because a
 	// connection whose peer vanished swallows new requests too.
 	dial := rc.Dial

@@ -130,8 +130,8 @@ func fragments(t *testing.T, r *rig, way string) {
 			t.Fatal(err)
 		}
 		back(t, c, websocket.TextMessage, whole)
-		if pongs < 9 {
-			t.Errorf("%d pongs", pongs)
+		if want := (20*size + 1 + 2*size) / (2*size + 1); pongs != want {
+			t.Errorf("%d pongs, not %d", pongs, want)
 		}
 		c.Close()
 	}

@@ -9,8 +9,25 @@ import (
 	"github.com/fingerpost/fingerpost/wire/http/h1"
 )
 
-// clock gives the value of Date without formatting it for each answer.
-type clock struct{ text atomic.Pointer[stamp] }
+// clock gives the time, and the value of Date without formatting it for each
+// answer.
+type clock struct {
+	text atomic.Pointer[stamp]
+	base atomic.Pointer[time.Time]
+}
+
+// now is time.Now that looks at both clocks of the system once a second only, and
+// else at the one that tells how much passed since.
+func (c *clock) now() time.Time {
+	if b := c.base.Load(); b != nil {
+		if d := time.Since(*b); d < time.Second {
+			return b.Add(d)
+		}
+	}
+	t := time.Now()
+	c.base.Store(&t)
+	return t
+}
 
 type stamp struct {
 	second int64

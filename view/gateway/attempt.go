@@ -135,6 +135,14 @@ func (x *exchange) late() bool {
 // to the client.
 func (x *exchange) attempt(ep *cluster.Endpoint, u stream.Upstream, expect bool) (verdict, error) {
 	x.u = u
+	if !x.attend(u) {
+		u.Abort(errGone)
+		x.release()
+		ep.Done(cluster.Outcome{Result: balance.Nothing})
+		x.gone = true
+		x.d.Abort(errGone)
+		return over, nil
+	}
 	start := x.now
 	if x.attempts > 1 {
 		start = time.Now()
@@ -158,7 +166,7 @@ func (x *exchange) attempt(ep *cluster.Endpoint, u stream.Upstream, expect bool)
 	if r.Status != 101 && x.at.retries(r.Status) && !interim && x.replayable() && x.may() && x.attempts < x.at.tries && x.others(ep.Cluster(), ep) {
 		x.pump.halt(x)
 		u.Abort(nil)
-		u.Release()
+		x.release()
 		ep.Done(cluster.Outcome{Result: balance.Bad, Status: r.Status, Latency: x.waited})
 		return again, errStatus
 	}
@@ -188,9 +196,12 @@ func (x *exchange) lost(ep *cluster.Endpoint, u stream.Upstream, err error, inte
 	x.pump.halt(x)
 	fresh := u.Fresh()
 	u.Abort(err)
-	u.Release()
-	x.u = nil
-	if src := x.pump.src; src != nil {
+	x.release()
+	src := x.pump.src
+	if x.watch.left() && src == nil {
+		src = errGone
+	}
+	if src != nil {
 		// The client's fault.
 		ep.Done(cluster.Outcome{Result: balance.Nothing})
 		x.clientFailed(src)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/fingerpost/fingerpost/view/gateway/cluster"
 	"github.com/fingerpost/fingerpost/view/gateway/filter"
+	"github.com/fingerpost/fingerpost/view/gateway/h1"
 	"github.com/fingerpost/fingerpost/view/gateway/observe"
 	"github.com/fingerpost/fingerpost/view/gateway/route"
 	"github.com/fingerpost/fingerpost/view/gateway/stream"
@@ -29,6 +30,8 @@ type exchange struct {
 	to   *target
 	at   *place
 	pump pump
+	// watch hears when the client gives up; nil: it cannot tell.
+	watch *watch
 
 	captures [][]byte
 	tried    []*cluster.Endpoint
@@ -59,15 +62,19 @@ var exchanges = sync.Pool{New: func() any {
 
 // serve answers a request, whatever happens.
 func (e *Engine) serve(peer *stream.Peer, d stream.Downstream) {
+	c, _ := d.(*h1.Conn)
 	x := exchanges.Get().(*exchange)
 	x.e, x.d, x.req = e, d, d.Request()
-	x.now = time.Now()
+	x.now = e.clock.now()
 	if x.f.Fetch == nil {
 		x.f.Fetch = x.fetch
 	}
 	x.run(peer)
 	x.f.Done()
 	x.record()
+	if c != nil {
+		c.Noted(x.last)
+	}
 	x.reset()
 	exchanges.Put(x)
 }
@@ -81,6 +88,7 @@ func (x *exchange) reset() {
 	x.q.Host, x.q.Path, x.q.Method, x.q.Fields = nil, nil, nil, nil
 	x.attempts, x.status, x.upstream, x.sent, x.received, x.waited = 0, 0, 0, 0, 0, 0
 	x.gone, x.broken, x.by, x.last = false, false, "", time.Time{}
+	x.watch = nil
 	x.pump.reset()
 }
 

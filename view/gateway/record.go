@@ -14,11 +14,10 @@ import (
 func (x *exchange) record() {
 	e := x.e
 	r := &x.rec
-	now := x.last
-	if now.IsZero() {
-		now = time.Now()
+	if x.last.IsZero() {
+		x.last = x.now.Add(time.Since(x.now))
 	}
-	r.Begin, r.Took = x.now, now.Sub(x.now)
+	r.Begin, r.Took = x.now, x.last.Sub(x.now)
 	r.Method, r.Status, r.Sent, r.Received = x.f.Method, x.status, x.sent, x.received
 	if x.gone && x.status == 0 {
 		r.Status = 499

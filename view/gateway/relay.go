@@ -17,8 +17,7 @@ func (x *exchange) respond(u stream.Upstream, now time.Time) balance.Result {
 		status := r.Status
 		x.pump.halt(x)
 		u.Abort(nil)
-		u.Release()
-		x.u = nil
+		x.release()
 		if !x.fromErrors(status) {
 			x.answer(status, nil, nil, "")
 		}
@@ -50,8 +49,7 @@ func (x *exchange) respond(u stream.Upstream, now time.Time) balance.Result {
 		return x.cut(u, err, client)
 	}
 	x.pump.halt(x)
-	u.Release()
-	x.u = nil
+	x.release()
 	if err := d.Flush(); err != nil {
 		x.gone = true
 		d.Abort(err)
@@ -123,9 +121,8 @@ func (x *exchange) cut(u stream.Upstream, err error, client bool) balance.Result
 	x.pump.halt(x)
 	fresh := u.Fresh()
 	u.Abort(err)
-	u.Release()
-	x.u = nil
-	if client || x.pump.src != nil {
+	x.release()
+	if client || x.pump.src != nil || x.watch.left() {
 		x.gone = true
 		return balance.Nothing
 	}

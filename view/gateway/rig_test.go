@@ -21,7 +21,7 @@ import (
 
 // rig is an engine with one service, default/web, on real sockets.
 type rig struct {
-	t    *testing.T
+	t    testing.TB
 	e    *Engine
 	cat  *catalog.Catalog
 	addr string
@@ -39,7 +39,7 @@ func everything(p *route.Policy) route.Update {
 	}}}}}
 }
 
-func newRig(t *testing.T, cfg Config, p *route.Policy, endpoints ...*endpoint) *rig {
+func newRig(t testing.TB, cfg Config, p *route.Policy, endpoints ...*endpoint) *rig {
 	t.Helper()
 	if cfg.Listeners == nil {
 		cfg.Listeners = []Listener{{Addr: "127.0.0.1:0"}}
@@ -103,12 +103,12 @@ func (r *rig) client() *wire {
 
 // wire is a connection that a test drives by hand.
 type wire struct {
-	t *testing.T
+	t testing.TB
 	net.Conn
 	r *bufio.Reader
 }
 
-func newWire(t *testing.T, c net.Conn) *wire {
+func newWire(t testing.TB, c net.Conn) *wire {
 	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
 	return &wire{t, c, bufio.NewReaderSize(c, 64<<10)}
 }
@@ -206,7 +206,7 @@ type endpoint struct {
 	handle func(w *wire, n int)
 }
 
-func newEndpoint(t *testing.T, handle func(w *wire, n int)) *endpoint {
+func newEndpoint(t testing.TB, handle func(w *wire, n int)) *endpoint {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -29,15 +29,14 @@ func (x *exchange) tunnel(u stream.Upstream) balance.Result {
 	if err != nil {
 		_ = up.Close()
 		x.gone = true
-		u.Release()
-		x.u = nil
+		x.release()
 		return balance.Nothing
 	}
+	x.watch.attend(nil)
 	id := x.e.tunnels.add(down, up)
 	x.sent, x.received = join(down, up, x.e.cfg.Timeouts.Tunnel)
 	x.e.tunnels.remove(id)
-	u.Release()
-	x.u = nil
+	x.release()
 	return balance.Success
 }
 

@@ -30,7 +30,7 @@ var (
 // room gives the buffer to append to.
 func (o *output) room() []byte {
 	if o.buf == nil {
-		o.buf, o.n = socket.Get(socket.Medium), 0
+		o.buf, o.n = socket.Get(socket.Out), 0
 	}
 	return o.buf.B[:o.n]
 }

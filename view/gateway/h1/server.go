@@ -71,6 +71,7 @@ type Conn struct {
 	state  atomic.Int32
 	quit   atomic.Bool
 	since  atomic.Int64 // when it became idle
+	noted  time.Time    // when the last exchange was over
 	next   int          // what is to be done after a step
 	last   bool         // the connection is to be closed with care
 
@@ -186,9 +187,13 @@ func (c *Conn) release() {
 
 // rest makes the connection one that waits for a request; false: it is to end.
 func (c *Conn) rest() bool {
-	now := time.Since(start)
-	c.since.Store(int64(now))
-	_ = c.c.SetReadDeadline(start.Add(now + c.s.cfg.Idle))
+	now := c.noted
+	if now.IsZero() {
+		now = time.Now()
+	}
+	c.noted = time.Time{}
+	c.since.Store(now.UnixNano())
+	_ = c.c.SetReadDeadline(now.Add(c.s.cfg.Idle))
 	c.state.Store(idle)
 	return !c.quit.Load()
 }
@@ -203,9 +208,9 @@ func (c *Conn) wake() {
 	}
 }
 
-// start is what time is counted from where the clock plays no part: one look at the
-// system's clocks instead of two.
-var start = time.Now()
+// Noted tells what time it is, so that nobody needs to ask again between the
+// end of an exchange and the next one.
+func (c *Conn) Noted(now time.Time) { c.noted = now }
 
 // Quit makes the connection end after the request that it serves, at once if
 // there is none. It does not wait.

@@ -210,6 +210,7 @@ func (s *strm) acceptOf(key []byte) {
 func (c *conn) responseHead(id uint32, block []byte, end bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.calm.earn()
 	s := c.find(id)
 	if s == nil {
 		if !c.opened(id) {

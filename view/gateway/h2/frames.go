@@ -71,6 +71,13 @@ func (c *conn) frame(h wire.Header, p []byte) error {
 
 // spend counts a frame that brings nothing.
 func (c *conn) spend() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.spendHeld()
+}
+
+// spendHeld is spend for those who hold the mutex.
+func (c *conn) spendHeld() error {
 	if c.calm.spend() {
 		return nil
 	}
@@ -111,7 +118,7 @@ func (c *conn) beginData(h wire.Header, n int) error {
 		if !c.resets.has(h.Stream) {
 			c.control(wire.AppendReset(c.buffer(), h.Stream, wire.StreamClosed))
 			c.resets.add(h.Stream)
-			return c.spend()
+			return c.spendHeld()
 		}
 	case s.recvEnd:
 		c.resetStream(s, wire.StreamClosed, c.lost(errClosed))
@@ -123,7 +130,7 @@ func (c *conn) beginData(h wire.Header, n int) error {
 		s.recvLeft -= int64(n)
 	}
 	if n == 0 && h.Flags&wire.EndStream == 0 {
-		return c.spend()
+		return c.spendHeld()
 	}
 	c.calm.earn()
 	return nil
@@ -210,7 +217,6 @@ func (c *conn) continuation(h wire.Header, p []byte) error {
 
 // head takes a complete block of fields.
 func (c *conn) head(id uint32, block []byte, end bool) error {
-	c.calm.earn()
 	if c.client {
 		return c.responseHead(id, block, end)
 	}
@@ -257,11 +263,11 @@ func (c *conn) windowUpdate(h wire.Header, p []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := c.spend(); err != nil {
-		return err
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if err := c.spendHeld(); err != nil {
+		return err
+	}
 	if h.Stream == 0 {
 		if n == 0 {
 			return errZero
@@ -300,7 +306,7 @@ func (c *conn) settings(h wire.Header, p []byte) error {
 	if h.Flags&wire.Ack != 0 {
 		return nil
 	}
-	if err := c.spend(); err != nil {
+	if err := c.spendHeld(); err != nil {
 		return err
 	}
 	for ; len(p) > 0; p = p[wire.SettingLen:] {
@@ -345,7 +351,7 @@ func (c *conn) ping(h wire.Header, p []byte) error {
 		c.pong(p)
 		return nil
 	}
-	if err := c.spend(); err != nil {
+	if err := c.spendHeld(); err != nil {
 		return err
 	}
 	c.control(wire.AppendPing(c.buffer(), true, p))
@@ -372,7 +378,7 @@ func (c *conn) resetByPeer(h wire.Header, p []byte) error {
 	}
 	s := c.find(h.Stream)
 	if s == nil {
-		return c.spend()
+		return c.spendHeld()
 	}
 	if !c.client && !c.reset.spend() {
 		return errResets

@@ -62,6 +62,7 @@ func (c *conn) preface() error {
 // requestHead takes a complete head from a client.
 func (c *conn) requestHead(id uint32, block []byte, end bool) error {
 	c.mu.Lock()
+	c.calm.earn()
 	if s := c.find(id); s != nil {
 		defer c.mu.Unlock()
 		return c.trailers(s, block, end)

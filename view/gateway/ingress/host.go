@@ -286,7 +286,21 @@ func matchesHost(pattern, host string) bool {
 
 // certificate finds the Secret for a host and says whether spec.tls covers it.
 func (t *translator) certificate(name string, drafts []*draft, out *composed) (covered bool) {
-	for _, d := range drafts {
+	// Who has rules for the host goes before who only names it in spec.tls.
+	claims := func(d *draft) bool {
+		return slices.ContainsFunc(d.claims, func(c claim) bool { return c.host == name })
+	}
+	order := slices.Clone(drafts)
+	slices.SortStableFunc(order, func(a, b *draft) int {
+		switch x, y := claims(a), claims(b); {
+		case x == y:
+			return 0
+		case x:
+			return -1
+		}
+		return 1
+	})
+	for _, d := range order {
 		if d.r.isCanary {
 			continue
 		}
@@ -325,7 +339,7 @@ func (t *translator) certificate(name string, drafts []*draft, out *composed) (c
 		return covered
 	}
 	for _, d := range drafts {
-		if !d.r.isCanary && len(d.in.Spec.TLS) > 0 && slices.ContainsFunc(d.claims, func(c claim) bool { return c.host == name }) {
+		if !d.r.isCanary && len(d.in.Spec.TLS) > 0 && claims(d) {
 			out.warn(d, ReasonTLS, "host %q is in spec.rules and not in spec.tls[].hosts: it is shown the default certificate, and http is not redirected to https; add it to spec.tls[].hosts with a certificate", name)
 		}
 	}

@@ -27,7 +27,7 @@ type lookup struct {
 	synced  cache.InformerSynced
 }
 
-func newLookups(s *Source, ctx context.Context) *lookups {
+func newLookups(ctx context.Context, s *Source) *lookups {
 	return &lookups{s: s, ctx: ctx, on: map[ref]*lookup{}}
 }
 

@@ -195,8 +195,8 @@ func corsList(field func(*reading) *string) func(*reading, string) error {
 		if len(words(v)) == 0 {
 			return errValue
 		}
-		*field(r) = strings.TrimSpace(v)
-		return printable(*field(r))
+		*field(r) = strings.Join(words(v), ", ") // without line breaks
+		return nil
 	}
 }
 

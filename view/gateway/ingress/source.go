@@ -170,7 +170,7 @@ func trim(o any) (any, error) {
 	return o, nil
 }
 
-func any2[T any](T, T) bool { return true }
+func always[T any](T, T) bool { return true }
 
 func sameIngress(a, b *networkingv1.Ingress) bool {
 	return reflect.DeepEqual(&a.Spec, &b.Spec) && maps.Equal(a.Annotations, b.Annotations) && a.UID == b.UID && a.DeletionTimestamp.Equal(b.DeletionTimestamp)
@@ -212,16 +212,16 @@ func (s *Source) Run(ctx context.Context) error {
 			waits = append(waits, reg.HasSynced)
 		}
 	}
-	watch(ingresses.Informer(), handler(q, (*state).putIngress, func(t *state, k catalog.Key) { t.putIngress(k, nil) }, any2[*networkingv1.Ingress], func(a, b *networkingv1.Ingress) bool {
+	watch(ingresses.Informer(), handler(q, (*state).putIngress, func(t *state, k catalog.Key) { t.putIngress(k, nil) }, always[*networkingv1.Ingress], func(a, b *networkingv1.Ingress) bool {
 		s.report.look(keyOf(b)) // somebody may have written its status
 		return sameIngress(a, b)
 	}))
 	watch(f.Networking().V1().IngressClasses().Informer(), handler(q, func(t *state, k catalog.Key, c *networkingv1.IngressClass) { t.putClass(k.Name, c) },
-		func(t *state, k catalog.Key) { t.putClass(k.Name, nil) }, any2[*networkingv1.IngressClass],
+		func(t *state, k catalog.Key) { t.putClass(k.Name, nil) }, always[*networkingv1.IngressClass],
 		func(a, b *networkingv1.IngressClass) bool {
 			return a.Spec.Controller == b.Spec.Controller && maps.Equal(a.Annotations, b.Annotations)
 		}))
-	watch(f.Core().V1().Services().Informer(), handler(q, (*state).putService, func(t *state, k catalog.Key) { t.putService(k, nil) }, any2[*corev1.Service], sameService))
+	watch(f.Core().V1().Services().Informer(), handler(q, (*state).putService, func(t *state, k catalog.Key) { t.putService(k, nil) }, always[*corev1.Service], sameService))
 	watch(secrets.Core().V1().Secrets().Informer(), handler(q, (*state).putSecret, func(t *state, k catalog.Key) { t.putSecret(k, nil) }, isTLS, sameSecret))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("ingress: follow the API server: %w", err)
@@ -242,7 +242,7 @@ const recheck = time.Hour
 
 func (s *Source) loop(ctx context.Context) {
 	st := newState(s.c.Options)
-	refs := newLookups(s, ctx)
+	refs := newLookups(ctx, s)
 	defer refs.stop()
 	clock := time.NewTicker(recheck)
 	defer clock.Stop()

@@ -9,20 +9,28 @@ import (
 // Size is a class of buffers.
 type Size uint8
 
-// The sizes of buffers: heads of requests, responses, bodies.
+// The sizes of buffers: heads of requests, responses, bodies; and what is
+// written, which has a pool of its own because one that gives only one kind at a
+// time to each core is faster.
 const (
 	Small  Size = iota // 4 KiB
 	Medium             // 16 KiB
 	Large              // 64 KiB
+	Out                // as Medium, from a pool of its own
 	sizes
 )
 
 // Len is the number of bytes of a buffer of this size.
-func (s Size) Len() int { return 4096 << (2 * s) }
+func (s Size) Len() int {
+	if s == Out {
+		s = Medium
+	}
+	return 4096 << (2 * s)
+}
 
 // Fit is the smallest size that holds n bytes; ok is false if none does.
 func Fit(n int) (s Size, ok bool) {
-	for s = Small; s < sizes; s++ {
+	for s = Small; s <= Large; s++ {
 		if n <= s.Len() {
 			return s, true
 		}

@@ -16,6 +16,7 @@ type loop struct {
 
 	ask    []byte // not sent yet
 	sent   int
+	early  int64                 // the deadline that Ask set to look by itself
 	answer func(fd uintptr) bool // tryAsk, made once
 }
 
@@ -150,15 +151,15 @@ func (c *Conn) tryAsk(fd uintptr) bool {
 	}
 	h := &c.in
 	h.waiting.Store(true)
-	early := int64(time.Since(epoch) + soon)
-	if want := h.want.Load(); want == 0 || want > early {
-		if set := h.set.Load(); set == 0 || set > early {
-			c.arm(h, true, early)
-		}
-		if now := h.want.Load(); now == want {
-			return false
+	want, set := h.want.Load(), h.set.Load()
+	if set == 0 || set != l.early { // else it is still what was set here before
+		l.early = int64(time.Since(epoch) + soon)
+		if want == 0 || want > l.early {
+			c.arm(h, true, l.early)
 		}
 	}
-	c.park(h, true)
+	if set := h.set.Load(); want != 0 && (set == 0 || set > want) || h.want.Load() != want {
+		c.park(h, true)
+	}
 	return false
 }
