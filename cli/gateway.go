@@ -40,6 +40,7 @@ func (f *gatewayFlags) add(fs *pflag.FlagSet, g *server.GatewayConfig, prefix st
 	fs.StringVar(&g.Ingress.DefaultService, prefix+"default-backend", "", "NAMESPACE/NAME of the Service for what no rule matches, \"-\" for none (default kube-system/default-http-backend, where it exists)")
 	fs.StringVar(&g.Ingress.DefaultCertificate, prefix+"default-certificate", "", "NAMESPACE/NAME of the Secret for hosts without a certificate (default a self-signed one)")
 	fs.BoolVar(&g.Ingress.AllowExternalName, prefix+"allow-external-name", false, "let Ingresses lead to Services of type ExternalName: to any host that their owner names")
+	fs.BoolVar(&g.Ingress.AllowCrossNamespace, prefix+"allow-cross-namespace", false, "let annotations name Secrets and ConfigMaps of other namespaces")
 	fs.StringSliceVar(&g.Publish, prefix+"publish-address", nil, "address of the gateway for the status of Ingresses (default those it listens at)")
 	fs.StringVar(&g.AffinityKey, prefix+"affinity-key", "", "file with the key of affinity cookies, the same for gateways that share clients (default one made in --state-dir)")
 	fs.StringVar(&g.HSTS, prefix+"hsts", "", "value of Strict-Transport-Security in answers over https, such as max-age=31536000 (default none)")

@@ -378,31 +378,8 @@ type oneKey struct{ tls.ClientSessionCache }
 func (o oneKey) Get(string) (*tls.ClientSessionState, bool) { return o.ClientSessionCache.Get("k") }
 func (o oneKey) Put(_ string, s *tls.ClientSessionState)    { o.ClientSessionCache.Put("k", s) }
 
-func TestCheck(t *testing.T) {
+func TestPair(t *testing.T) {
 	a := newAuthority(t, "ca")
-	now := time.Now()
-	for _, c := range []struct {
-		l     leaf
-		hosts []string
-		want  string
-	}{
-		{leaf{names: []string{"a.com", "*.b.com"}}, []string{"a.com", "x.b.com", "*.b.com", ""}, ""},
-		{leaf{names: []string{"a.com"}}, []string{"b.com", "*.a.com"}, "does not cover host b.com; does not cover host *.a.com"},
-		{leaf{to: now.Add(3*24*time.Hour + time.Hour)}, nil, "expires in 3 days"},
-		{leaf{to: now.Add(30 * time.Hour)}, nil, "expires in 1 day"},
-		{leaf{to: now.Add(90 * time.Minute)}, nil, "expires in 1 hour"},
-		{leaf{to: now.Add(5 * time.Minute)}, nil, "expires in less than an hour"},
-		{leaf{to: now.Add(-time.Minute)}, nil, "expired at "},
-		{leaf{from: now.Add(time.Hour)}, nil, "is not valid before "},
-	} {
-		var texts []string
-		for _, p := range Check(a.issue(t, "x", c.l), c.hosts, now) {
-			texts = append(texts, p.Text)
-		}
-		if g := strings.Join(texts, "; "); !strings.HasPrefix(g, c.want) || c.want == "" && g != "" {
-			t.Errorf("%q, want %q", g, c.want)
-		}
-	}
 	pemOf := func(c *tls.Certificate) (cert, k []byte) {
 		der, _ := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
 		return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})

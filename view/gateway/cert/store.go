@@ -24,7 +24,7 @@ type Config struct {
 	MaxVersion   uint16        // 0: the newest
 	CipherSuites []uint16      // of TLS 1.2; nil: those of crypto/tls
 	Curves       []tls.CurveID // nil: those of crypto/tls
-	Protocols    []string      // ALPN; nil: h2, http/1.1
+	Protocols    []string      // ALPN; nil: h2, http/1.1, http/1.0
 	TicketPeriod time.Duration // after which a new key is used for tickets; 0: 6 h. Four are accepted.
 	NoTickets    bool
 	Now          func() time.Time // nil: time.Now
@@ -118,7 +118,7 @@ func (s *Store) newConfig() *tls.Config {
 		c.MinVersion = tls.VersionTLS12
 	}
 	if c.NextProtos == nil {
-		c.NextProtos = []string{"h2", "http/1.1"}
+		c.NextProtos = []string{"h2", "http/1.1", "http/1.0"}
 	}
 	return c
 }

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/fingerpost/fingerpost/catalog"
+	"github.com/fingerpost/fingerpost/view/gateway/cert"
 )
 
 // pair is what was read of a Secret with a certificate.
@@ -38,24 +39,12 @@ func (t *translator) keyPair(k catalog.Key) (*pair, string) {
 
 func readPair(s *corev1.Secret) *pair {
 	p := &pair{from: s}
-	certPEM, keyPEM := s.Data[corev1.TLSCertKey], s.Data[corev1.TLSPrivateKeyKey]
-	switch {
-	case len(certPEM) == 0:
-		p.why = fmt.Sprintf("the Secret %s/%s has no %s", s.Namespace, s.Name, corev1.TLSCertKey)
-		return p
-	case len(keyPEM) == 0:
-		p.why = fmt.Sprintf("the Secret %s/%s has no %s", s.Namespace, s.Name, corev1.TLSPrivateKeyKey)
-		return p
-	}
-	c, err := tls.X509KeyPair(certPEM, keyPEM)
-	if err == nil && c.Leaf == nil {
-		c.Leaf, err = x509.ParseCertificate(c.Certificate[0])
-	}
+	c, err := cert.Pair(s.Data[corev1.TLSCertKey], s.Data[corev1.TLSPrivateKeyKey])
 	if err != nil {
-		p.why = fmt.Sprintf("the Secret %s/%s has no certificate with its key: %s", s.Namespace, s.Name, strings.TrimPrefix(err.Error(), "tls: "))
+		p.why = fmt.Sprintf("the Secret %s/%s has no certificate with its key: %s", s.Namespace, s.Name, strings.TrimPrefix(err.Error(), "cert: "))
 		return p
 	}
-	p.chain, p.leaf = &c, c.Leaf
+	p.chain, p.leaf = c, c.Leaf
 	return p
 }
 
