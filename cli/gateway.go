@@ -70,6 +70,15 @@ func (f *gatewayFlags) complete(a *App, g *server.GatewayConfig) (err error) {
 			return fmt.Errorf("--%spublish-address %q: want an IP address or a host name", f.prefix, p)
 		}
 	}
+	switch {
+	case g.Timeouts.Drain < 0:
+		return fmt.Errorf("--%sdrain %s: want a time that is not negative", f.prefix, g.Timeouts.Drain)
+	case g.Timeouts.Drain == 0: // which is the engine's word for the default
+		g.Timeouts.Drain = time.Nanosecond
+	}
+	if g.Limits.Connections < 1 {
+		return fmt.Errorf("--%smax-connections %d: want a number above 0", f.prefix, g.Limits.Connections)
+	}
 	if f.accessLog == "" {
 		return nil
 	}

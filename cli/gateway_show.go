@@ -151,6 +151,8 @@ Exit codes: 3 when no rule matches, 5 when nothing alive stands behind it.`,
 // explained turns an explanation into the exit code.
 func explained(x *gateway.Explanation, u *url.URL) error {
 	switch {
+	case !x.Ready && x.Origin == "":
+		return exitWith(ExitUnavailable, "the gateway is not ready: %s", oneLine(x.Why))
 	case x.Origin == "" && len(x.Backends) == 0:
 		return exitWith(ExitNotFound, "no rule matches %s", u)
 	case x.Problem != "":

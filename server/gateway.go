@@ -118,7 +118,7 @@ func (s *System) addGateway(c *Config, cat *catalog.Catalog) error {
 	s.shown["GET /gateway/routes"] = shown(func(*http.Request) any { return e.Routes() })
 	s.shown["GET /gateway/stats"] = shown(func(*http.Request) any { return e.Stats() })
 	s.shown["GET /gateway/explain"] = shown(func(r *http.Request) any { return e.Explain(question(r)) })
-	s.add("gateway", e.Run, nil)
+	s.parts = append(s.parts, part{name: "gateway", run: e.Run, drain: max(g.Timeouts.Drain, 0)})
 	f := follow("gateway", cat, e, c)
 	s.add(f.name, f.run, nil)
 	s.add("routes", source.Run, source.Synced())

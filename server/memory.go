@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -18,7 +19,7 @@ const (
 	busyRate     = 16 << 20  // bytes allocated per second above which the process is busy
 	headroom     = 128 << 20 // bytes of garbage before a collection when busy
 	leastPercent = 50
-	mostPercent  = 400
+	mostPercent  = 1600
 )
 
 // gcPercent for a live heap.
@@ -36,6 +37,27 @@ func release() {
 	_ = kernel.ReleaseStartPages() // an optimisation: without it, they stay
 }
 
+// afterCollections makes a channel ready after each collection until ctx ends.
+func afterCollections(ctx context.Context) <-chan struct{} {
+	done := make(chan struct{}, 1)
+	var wait func()
+	wait = func() {
+		sentinel := &struct{ self *byte }{new(byte)}
+		runtime.AddCleanup(sentinel, func(struct{}) {
+			if ctx.Err() != nil {
+				return
+			}
+			wait()
+			select {
+			case done <- struct{}{}:
+			default:
+			}
+		}, struct{}{})
+	}
+	wait()
+	return done
+}
+
 // tuneMemory follows the load until ctx ends. $GOGC, if set, has the last word.
 func tuneMemory(ctx context.Context) error {
 	if os.Getenv("GOGC") != "" {
@@ -45,25 +67,31 @@ func tuneMemory(ctx context.Context) error {
 	samples := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
 	t := time.NewTicker(lookEvery)
 	defer t.Stop()
-	var before uint64
-	percent, busy := 0, true
+	// A percentage that suits a small heap would let one that grew by much
+	// grow out of all bounds, so each collection decides about the next.
+	collected := afterCollections(ctx)
+	percent, busy := 0, true // a start is busy
+	metrics.Read(samples)
+	before := samples[1].Value.Uint64()
 	for {
-		metrics.Read(samples)
-		live, allocs := samples[0].Value.Uint64(), samples[1].Value.Uint64()
-		was := busy
-		busy = allocs-before > busyRate*uint64(lookEvery/time.Second)
-		before = allocs
-		if p := gcPercent(live, busy); p != percent {
+		if p := gcPercent(samples[0].Value.Uint64(), busy); p != percent {
 			percent = p
 			debug.SetGCPercent(p)
-		}
-		if was && !busy {
-			release()
 		}
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-collected:
+			metrics.Read(samples)
 		case <-t.C:
+			metrics.Read(samples)
+			allocs := samples[1].Value.Uint64()
+			was := busy
+			busy = allocs-before > busyRate*uint64(lookEvery/time.Second)
+			before = allocs
+			if was && !busy {
+				release()
+			}
 		}
 	}
 }

@@ -8,7 +8,7 @@ func TestGCPercent(t *testing.T) {
 		busy bool
 		want int
 	}{
-		{0, true, 50}, {60 << 20, false, 50}, {16 << 20, true, 400}, {64 << 20, true, 200}, {128 << 20, true, 100}, {1 << 30, true, 50},
+		{0, true, 50}, {60 << 20, false, 50}, {16 << 20, true, 800}, {4 << 20, true, 1600}, {64 << 20, true, 200}, {128 << 20, true, 100}, {1 << 30, true, 50},
 	} {
 		if got := gcPercent(c.live, c.busy); got != c.want {
 			t.Errorf("live %d MiB, busy %v: %d, want %d", c.live>>20, c.busy, got, c.want)

@@ -58,14 +58,14 @@ func (s *System) finish(c *Config, err error) (*System, error) {
 	if err == nil && c.Metrics != "" {
 		var e *observe.Endpoint
 		if e, err = observe.Listen(c.Metrics, c.Registry, s.isReady, c.Profiling, s.shown); err == nil {
-			s.add("metrics", e.Run, nil)
+			// First: whoever asks whether we live is answered while the rest starts.
+			s.parts = slices.Insert(s.parts, 0, part{name: "metrics", run: e.Run})
 		}
 	}
 	if err != nil {
 		s.Close()
 		return nil, err
 	}
-	s.add("memory", tuneMemory, nil)
 	return s, nil
 }
 

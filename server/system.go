@@ -17,6 +17,7 @@ type part struct {
 	name  string
 	run   func(ctx context.Context) error
 	ready <-chan struct{} // nil: ready at once
+	drain time.Duration   // that it takes to stop by design
 }
 
 // System is an ordered list of parts.
@@ -36,15 +37,18 @@ type System struct {
 	stopping atomic.Bool
 }
 
-// stopPatience is how long one part may take to stop.
+// stopPatience is how long one part may take to stop, beside the time that it
+// gives to others.
 const stopPatience = 10 * time.Second
 
 func newSystem(log *slog.Logger) *System {
-	return &System{log: log, ready: make(chan struct{}), shown: map[string]http.Handler{}}
+	s := &System{log: log, ready: make(chan struct{}), shown: map[string]http.Handler{}}
+	s.add("memory", tuneMemory, nil) // first: a start is when most is allocated
+	return s
 }
 
 func (s *System) add(name string, run func(context.Context) error, ready <-chan struct{}) {
-	s.parts = append(s.parts, part{name, run, ready})
+	s.parts = append(s.parts, part{name: name, run: run, ready: ready})
 }
 
 func (s *System) onClose(f func()) { s.closers = append(s.closers, f) }
@@ -121,7 +125,6 @@ start:
 	}
 	if cause == nil && ctx.Err() == nil {
 		close(s.ready)
-		release()
 		select {
 		case cause = <-failed:
 		case <-ctx.Done():
@@ -133,7 +136,7 @@ start:
 		up[i].cancel()
 		select {
 		case <-up[i].done:
-		case <-time.After(stopPatience):
+		case <-time.After(stopPatience + up[i].drain):
 			s.log.Warn("a part does not stop; going on without it", "part", up[i].name)
 		}
 	}

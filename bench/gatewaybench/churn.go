@@ -132,7 +132,7 @@ func (b *bench) runChurn(ctx context.Context) ([]row, error) {
 		}
 		for i, v := range values {
 			if i == len(rows) {
-				rows = append(rows, row{Case: name, Metric: v.what, Values: map[string]float64{}, More: v.more})
+				rows = append(rows, row{Case: name, Metric: v.what, Values: map[string]float64{}, More: v.more, None: v.none})
 			}
 			rows[i].Values[p.name()] = v.value
 		}
@@ -144,6 +144,7 @@ type churnValue struct {
 	what  string
 	value float64
 	more  bool
+	none  bool // must be
 }
 
 func (b *bench) churnOf(ctx context.Context, p peer) ([]churnValue, error) {
@@ -207,22 +208,22 @@ func (b *bench) churnOf(ctx context.Context, p peer) ([]churnValue, error) {
 		b.logf("%s: %s\n%s", p.name(), strings.Join(w.examples(), "\n"), said[max(0, len(said)-4000):])
 	}
 	return []churnValue{
-		{"changes", float64(changes), true},
-		{"of them told to the proxy", float64(told), true},
-		{"requests", float64(busy.requests), true},
-		{"requests failed", float64(busy.failed), false},
-		{"requests cut off with their kept connection", float64(busy.cut), false},
-		{"kept connections closed", float64(busy.closed), false},
-		{"WebSocket messages", float64(busy.messages), true},
-		{"WebSockets closed (of 64)", float64(busy.sockets), false},
-		{"new TLS connections", float64(busy.fresh), true},
-		{"of them failed", float64(busy.freshFailed), false},
-		{"certificates seen", float64(busy.certs), true},
-		{"requests/s without changes", calm.rate(), true},
-		{"requests/s with changes", busy.rate(), true},
-		{"p99 ms without changes", calm.p99(), false},
-		{"p99 ms with changes", busy.p99(), false},
-		{"resident MiB before", before, false},
-		{"resident MiB after", memory, false},
+		{what: "changes", value: float64(changes), more: true},
+		{what: "of them told to the proxy", value: float64(told), more: true},
+		{what: "requests", value: float64(busy.requests), more: true},
+		{what: "requests failed", value: float64(busy.failed), none: true},
+		{what: "requests cut off with their kept connection", value: float64(busy.cut), none: true},
+		{what: "kept connections closed", value: float64(busy.closed), none: true},
+		{what: "WebSocket messages", value: float64(busy.messages), more: true},
+		{what: "WebSockets closed (of 64)", value: float64(busy.sockets), none: true},
+		{what: "new TLS connections", value: float64(busy.fresh), more: true},
+		{what: "of them failed", value: float64(busy.freshFailed), none: true},
+		{what: "certificates seen", value: float64(busy.certs), more: true},
+		{what: "requests/s without changes", value: calm.rate(), more: true},
+		{what: "requests/s with changes", value: busy.rate(), more: true},
+		{what: "p99 ms without changes", value: calm.p99()},
+		{what: "p99 ms with changes", value: busy.p99()},
+		{what: "resident MiB before", value: before},
+		{what: "resident MiB after", value: memory},
 	}, nil
 }

@@ -18,6 +18,8 @@ type row struct {
 	// Ratio is the most that ours may be of nginx's, Most the most that it may
 	// be; 0: no target.
 	Ratio, Most float64 `json:",omitempty"`
+	// None: it must be 0.
+	None bool `json:",omitempty"`
 	// More: larger is better.
 	More bool `json:",omitempty"`
 }
@@ -29,6 +31,11 @@ func (r *row) target() (text, met string) {
 	n := r.Values["nginx"]
 	yes := map[bool]string{true: "yes", false: "**no**"}
 	switch {
+	case r.None:
+		text = "0"
+		if have {
+			met = yes[v == 0]
+		}
 	case r.Ratio > 0:
 		text = fmt.Sprintf("≤ %.4g × nginx", r.Ratio)
 		if have && n > 0 {

@@ -68,20 +68,32 @@ func main() {
 	}
 }
 
-// enter runs this program again in a network namespace of its own.
+// enter runs this program again in a network namespace and a control group of
+// its own: eBPF programs are attached to that, and nobody else meets them.
 func enter(ctx context.Context) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
+	group, err := newGroup()
+	if err != nil {
+		return err
+	}
+	defer group.remove()
 	cmd := exec.CommandContext(ctx, self, os.Args[1:]...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.Stdout, cmd.Stderr, cmd.Env = os.Stdout, os.Stderr, append(os.Environ(), inside+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGTERM}
+	cmd.Stdout, cmd.Stderr, cmd.Env = os.Stdout, os.Stderr, append(os.Environ(), inside+"="+group.path)
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGTERM,
+		UseCgroupFD: group.dir != nil, CgroupFD: group.fd(),
+	}
 	return cmd.Run()
 }
 
 func (b *bench) run(ctx context.Context) error {
+	if err := enterGroup(ctx, os.Getenv(inside)); err != nil {
+		return err
+	}
 	for _, args := range []string{
 		"link set lo up", "addr add " + nodeIP + "/32 dev lo", "route add local 198.51.100.0/24 dev lo", "route add default dev lo src " + nodeIP,
 	} {
@@ -145,6 +157,9 @@ func (b *bench) proxies() []proxy {
 			[]string{"proxy-node", "--cleanup"}}
 	}
 	out := []proxy{ours("nftables")}
+	if strings.HasPrefix(os.Getenv(inside), "/") {
+		out = append(out, ours("ebpf"))
+	}
 	if b.kubeProxy != "" {
 		out = append(out, proxy{"kube-proxy nftables", b.kubeProxy,
 			[]string{"--kubeconfig", b.kubeconfig, "--hostname-override", node, "--proxy-mode", "nftables", "--cluster-cidr", podCIDR,
@@ -186,7 +201,7 @@ func (b *bench) startServer(ctx context.Context) (*rig.Program, error) {
 type row struct {
 	name               string
 	services           int
-	first              time.Duration
+	first, firstCPU    time.Duration
 	change, p99        time.Duration
 	changes            int
 	cpu                time.Duration
@@ -214,6 +229,9 @@ func (b *bench) measure(ctx context.Context, p proxy, n int, back *backends) (r 
 		}
 	}
 	r.first = time.Since(began)
+	if r.firstCPU, err = wholeCPU(p.binary, p.args[0]); err != nil {
+		return r, err
+	}
 	if err := b.settle(ctx, prog); err != nil {
 		return r, err
 	}
@@ -327,10 +345,10 @@ func lastLine(b []byte) string {
 
 func show(rows []row) error {
 	w := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "proxy\tservices\tfirst sync\tchange p50\tp99\tof\tCPU/change\tRSS\tconnect\treq/s\tthroughput\t")
+	fmt.Fprintln(w, "proxy\tservices\tfirst sync\tits CPU\tchange p50\tp99\tof\tCPU/change\tRSS\tconnect\treq/s\tthroughput\t")
 	ms := func(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000) }
 	for _, r := range rows {
-		fmt.Fprintf(w, "%s\t%d\t%.2f s\t%s\t%s\t%d\t%s\t%d MB\t%.2f\t%.2f\t%.2f\t\n", r.name, r.services, r.first.Seconds(),
+		fmt.Fprintf(w, "%s\t%d\t%.2f s\t%.2f s\t%s\t%s\t%d\t%s\t%d MB\t%.2f\t%.2f\t%.2f\t\n", r.name, r.services, r.first.Seconds(), r.firstCPU.Seconds(),
 			ms(r.change), ms(r.p99), r.changes, ms(r.cpu), r.rssMB, r.connects, r.rps, r.thr)
 	}
 	return w.Flush()

@@ -78,8 +78,8 @@ func answer(c net.Conn, which byte) {
 }
 
 // ask makes a connection and hears who answers.
-func ask(ctx context.Context, at string) (string, error) {
-	d := net.Dialer{Timeout: 200 * time.Millisecond} // a lost SYN is sent again after a second only
+func ask(ctx context.Context, at string, most time.Duration) (string, error) {
+	d := net.Dialer{Timeout: most} // a lost SYN is sent again after a second only
 	c, err := d.DialContext(ctx, "tcp4", at)
 	if err != nil {
 		return "", err
@@ -103,8 +103,12 @@ func exchange(c net.Conn, b byte) (string, error) {
 // await asks until the right one answers ("": anyone).
 func await(ctx context.Context, at, who string, most time.Duration) (time.Duration, error) {
 	began := time.Now()
+	patience := 200 * time.Millisecond
+	if who == "" {
+		patience = 20 * time.Millisecond // nobody may be there yet, and then nothing comes back
+	}
 	for {
-		got, err := ask(ctx, at)
+		got, err := ask(ctx, at, patience)
 		took := time.Since(began)
 		switch {
 		case err == nil && (who == "" || got == who):

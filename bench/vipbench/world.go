@@ -129,9 +129,9 @@ func (b *bench) change(ctx context.Context, i int) (time.Duration, error) {
 	if _, err := await(ctx, virtual(i), "", time.Minute); err != nil {
 		return 0, err
 	}
-	now, err := ask(ctx, virtual(i))
+	now, err := ask(ctx, virtual(i), 200*time.Millisecond)
 	for try := 0; err != nil; try++ { // a busy machine may be late for once
-		if now, err = ask(ctx, virtual(i)); err != nil && try == 10 {
+		if now, err = ask(ctx, virtual(i), 200*time.Millisecond); err != nil && try == 10 {
 			return 0, err
 		}
 	}

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -258,4 +259,18 @@ func listen(t testing.TB, handle func(c net.Conn)) string {
 		wg.Wait()
 	})
 	return l.Addr().String()
+}
+
+// same asks and compares the body of the answer, which must be a 200.
+func same(tr http.RoundTripper, req *http.Request, want string) error {
+	resp, err := tr.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	b, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if err != nil || resp.StatusCode != 200 || string(b) != want {
+		return fmt.Errorf("%s %s: want %q, got %d %q %v", req.Method, req.URL, want, resp.StatusCode, short(string(b)), err)
+	}
+	return nil
 }

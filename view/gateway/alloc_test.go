@@ -46,6 +46,9 @@ func exchangeOnce(tb testing.TB, c net.Conn, buf []byte) {
 
 // TestNoAllocations: a request on kept connections costs no memory.
 func TestNoAllocations(t *testing.T) {
+	if raced {
+		t.Skip("the race detector needs memory of its own")
+	}
 	r := newRig(t, Config{}, policy(), newEndpoint(t, fixed(kib)))
 	c, err := net.Dial("tcp", r.addr)
 	if err != nil {

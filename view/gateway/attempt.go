@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/fingerpost/fingerpost/balance"
@@ -23,8 +24,8 @@ const (
 
 // Bounds of attempts, besides what a policy says.
 const (
-	maxConnects = 8 // connections refused for one request
-	maxStale    = 4 // kept connections that turned out to be closed
+	maxConnects = 8  // connections refused for one request
+	maxStale    = 16 // kept connections that turned out to be closed
 )
 
 // deliver asks endpoints until one answers.
@@ -50,6 +51,13 @@ func (x *exchange) deliver(c *cluster.Cluster) {
 	for {
 		ep, problem := c.Pick(&x.cq)
 		if ep == nil {
+			if stales > 0 && stales <= maxStale && refusals == 0 && len(x.tried) > 0 && c.Problem() == "" {
+				// Nobody refused: endpoints have closed connections, as when all
+				// of them are started anew.
+				stales++
+				x.tried, x.cq.Tried = x.tried[:0], nil
+				continue
+			}
 			if last == nil {
 				x.unavailable(503, string(problem))
 			} else {
@@ -163,6 +171,9 @@ func (x *exchange) attempt(ep *cluster.Endpoint, u stream.Upstream, expect bool)
 	}
 	r := &x.resp
 	x.upstream = r.Status
+	if r.Status == 101 && len(x.req.Upgrade) == 0 {
+		return x.lost(ep, u, errUnasked, interim)
+	}
 	if r.Status != 101 && x.at.retries(r.Status) && !interim && x.replayable() && x.may() && x.attempts < x.at.tries && x.others(ep.Cluster(), ep) {
 		x.pump.halt(x)
 		u.Abort(nil)
@@ -174,6 +185,8 @@ func (x *exchange) attempt(ep *cluster.Endpoint, u stream.Upstream, expect bool)
 	ep.Done(cluster.Outcome{Result: result, Status: r.Status, Latency: x.waited})
 	return over, nil
 }
+
+var errUnasked = fmt.Errorf("%w: an upgrade that nobody asked for", stream.ErrMalformed)
 
 var errStatus = errors.New("gateway: the endpoint's status asks for another one")
 

@@ -101,6 +101,11 @@ func (x *exchange) run(peer *stream.Peer) {
 		x.answer(503, nil, nil, "The gateway does not know its routes yet.")
 		return
 	}
+	if string(x.req.Method) == "TRACE" {
+		// It would echo what scripts must not see, such as cookies.
+		x.answer(405, nil, nil, "")
+		return
+	}
 	q := &x.q
 	q.Host, q.Path, q.Method, q.Fields = x.req.Authority, x.req.Path, x.req.Method, x.req.Fields
 	m := s.table.Match(q)

@@ -34,6 +34,8 @@ func candidates(e *catalog.Entry, at Place, p *catalog.Port, v4 bool) choice {
 		}
 		o := option{Backend{netip.AddrPortFrom(addr, number), ep.Weight, ep.Node, ep.Target}, ep}
 		switch {
+		case ep.Ready && c.ready == nil:
+			c.ready = append(make([]option, 0, len(e.Endpoints)-i), o)
 		case ep.Ready:
 			c.ready = append(c.ready, o)
 		case ep.Serving && ep.Terminating:
@@ -72,6 +74,9 @@ func (c *choice) near(s *catalog.Service) func(*catalog.Endpoint) bool {
 // backends gives the sorted list of those that pass, each address once.
 func backends(from []option, pass func(*catalog.Endpoint) bool) []Backend {
 	var out []Backend
+	if pass == nil && len(from) > 0 { // it is kept, so it is as long as it must be
+		out = make([]Backend, 0, len(from))
+	}
 	for _, o := range from {
 		if pass == nil || pass(o.from) {
 			out = append(out, o.backend)

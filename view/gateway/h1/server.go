@@ -75,6 +75,7 @@ type Conn struct {
 	next   int          // what is to be done after a step
 	last   bool         // the connection is to be closed with care
 
+	asked    bool // the client wants no other request
 	closing  bool // no request after this one
 	expect   bool // the client waits for a 100
 	begun    bool // the final response has begun
@@ -266,7 +267,8 @@ func (c *Conn) parse() bool {
 // begin begins a request whose head was parsed.
 func (c *Conn) begin(n int, f wire.Framing) {
 	c.in.begin(n, f)
-	c.closing = c.req.Close || c.quit.Load()
+	c.asked = c.req.Close // the exchange clears it, as it is nothing of the endpoint's
+	c.closing = c.asked || c.quit.Load()
 	c.expect = c.req.Expect && !c.in.ended
 	c.begun, c.out.sent = false, false
 }
@@ -338,6 +340,9 @@ func (c *Conn) exchange() bool {
 		return false
 	}
 	c.in.over()
+	if c.asked && c.in.cur == nil {
+		return false // the client said that it sends nothing more
+	}
 	c.last = c.closing || c.quit.Load()
 	return !c.last
 }

@@ -131,14 +131,11 @@ func (s *strm) Send(r *http.Request, end bool) error {
 	if s.id != 0 || s.sentHead {
 		return errEnded
 	}
-	if err := s.roomForHead(); err != nil {
+	if err := s.roomForHead(); err != nil && c.err == nil {
 		return err
 	}
 	if c.gone() {
-		if c.err != nil {
-			return c.err
-		}
-		return errGone
+		return errGone // whatever has happened: the request was not sent
 	}
 	if c.maxID == 0 {
 		c.maxID = 1
@@ -154,6 +151,9 @@ func (s *strm) Send(r *http.Request, end bool) error {
 		if key := r.Fields.Get(http.SecWebSocketKey); key != nil {
 			s.acceptOf(key)
 		}
+	}
+	if string(r.Method) == "CONNECT" {
+		end = false
 	}
 	c.add(s)
 	s.sendRequest = r
@@ -189,7 +189,7 @@ func (s *strm) awaitSettings() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
-		return c.err
+		return errGone
 	}
 	if !c.connect {
 		return errConnect

@@ -49,6 +49,7 @@ type conn struct {
 
 	recvLeft   int64 // what the peer may still send on the connection
 	recvCredit int64 // and what it is to be given back
+	grown      int64 // what windows of streams have grown by
 
 	enc      wire.Encoder
 	out      []byte
@@ -145,6 +146,8 @@ func (c *conn) remove(s *strm) {
 	c.ids, c.streams[last] = c.ids[:last], nil
 	c.streams = c.streams[:last]
 	s.index = -1
+	c.grown -= s.window - int64(c.cfg.Window)
+	s.window = int64(c.cfg.Window)
 	c.drained()
 }
 
@@ -207,7 +210,9 @@ func (c *conn) fail(err error) {
 		c.settled = true
 		close(c.ready)
 	}
-	c.net.Close()
+	// Closing TLS may wait for the peer to take an alert: not with the mutex.
+	c.net.SetReadDeadline(time.Now())
+	go c.net.Close()
 }
 
 func (c *conn) failStreams(err error) {

@@ -9,7 +9,8 @@
 //     streams, and at most one under way.
 //   - Memory is bounded: what is received and not read yet by the window of the
 //     stream, what is to be sent by the buffer. A window opens further only for a
-//     stream whose reader keeps up. A connection without streams holds no buffers.
+//     stream whose reader keeps up. A connection that is quiet holds no buffers,
+//     also while streams are open.
 //   - Streams, buffers and goroutines are used again: a request costs no
 //     allocation and starts no goroutine in the steady state.
 //   - Shutting down loses no request: GOAWAY comes twice, and between them

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"runtime"
@@ -243,14 +242,20 @@ func TestConnect(t *testing.T) {
 		if string(ds.Request().Method) != "CONNECT" || string(ds.Request().Authority) != "example.com" {
 			t.Error(ds.Request())
 		}
-		ds.Respond(&wirehttp.Response{Status: 200, Length: wirehttp.Unknown}, false)
-		tun, _ := ds.Hijack()
+		ds.Respond(&wirehttp.Response{Status: 200}, true)
+		tun, err := ds.Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
 		line, _ := bufio.NewReader(tun).ReadString('\n')
 		tun.Write([]byte(line))
 		tun.Close()
 	})
 	up := open(t, k, &wirehttp.Request{Method: []byte("CONNECT"), Length: wirehttp.Unknown}, false)
-	receive(t, up)
+	if r := receive(t, up); r.Status != 200 || r.Declared {
+		t.Error(r.Status, r.Length)
+	}
 	tun, err := up.Hijack()
 	if err != nil {
 		t.Fatal(err)
@@ -430,5 +435,3 @@ func waitFor(f func() bool, mu interface {
 	}()
 	return done
 }
-
-var _ net.Conn

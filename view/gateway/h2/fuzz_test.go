@@ -2,7 +2,6 @@ package h2
 
 import (
 	"context"
-	"io"
 	"net"
 	"testing"
 	"testing/synctest"
@@ -153,5 +152,3 @@ func FuzzClient(f *testing.F) {
 		})
 	})
 }
-
-var _ = io.Discard

@@ -231,11 +231,15 @@ func TestNothingIsLeft(t *testing.T) {
 		w.Close()
 	}
 	var mu sync.Mutex
-	<-waitFor(func() bool { return runtime.NumGoroutine() <= before }, &mu)
+	// One more is the goroutine that looks.
+	<-waitFor(func() bool { return runtime.NumGoroutine() <= before+1 }, &mu)
 }
 
 // TestIdleMemory: what a connection holds that waits without streams.
 func TestIdleMemory(t *testing.T) {
+	if raceOn {
+		t.Skip("the race detector's own memory would count")
+	}
 	const n = 200
 	w := NewWorkers()
 	defer w.Close()

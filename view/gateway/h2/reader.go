@@ -12,13 +12,15 @@ const inSize = 32 << 10
 
 var inBuffers = sync.Pool{New: func() any { return new([inSize]byte) }}
 
-// reader is where the bytes of the peer arrive. A connection that waits
-// without streams reads into a few bytes of its own, so that it needs no buffer.
+// reader is where the bytes of the peer arrive. While little comes at once they
+// are read into a few bytes of the connection's own: one that waits holds no
+// buffer, whether it has streams or not.
 type reader struct {
 	few  [400]byte
 	big  *[inSize]byte
 	buf  []byte // few or big
 	r, w int
+	much bool // the last read gave more than a few
 }
 
 func (r *reader) bytes() []byte { return r.buf[r.r:r.w] }
@@ -32,11 +34,11 @@ func (r *reader) release() {
 }
 
 // fill reads more; need is how many bytes must be there together before
-// anything can be done. idle says that nothing else is expected soon.
-func (r *reader) fill(c net.Conn, need int, idle bool) error {
+// anything can be done.
+func (r *reader) fill(c net.Conn, need int) error {
 	if r.r == r.w {
 		r.r, r.w = 0, 0
-		if idle {
+		if !r.much {
 			if r.big != nil {
 				r.release()
 			}
@@ -55,6 +57,7 @@ func (r *reader) fill(c net.Conn, need int, idle bool) error {
 	}
 	n, err := c.Read(r.buf[r.w:])
 	r.w += n
+	r.much = n >= len(r.few)
 	if n > 0 {
 		return nil
 	}
@@ -115,7 +118,6 @@ func (c *conn) more(need int) error {
 	if len(c.out) > 0 && c.flushing {
 		c.kick()
 	}
-	idle := len(c.ids) == 0 && c.restID == 0
 	c.reads++
 	switch {
 	case c.restID != 0:
@@ -126,7 +128,7 @@ func (c *conn) more(need int) error {
 		c.partial = 0
 	}
 	c.mu.Unlock()
-	return c.in.fill(c.net, need, idle)
+	return c.in.fill(c.net, need)
 }
 
 // streamData takes a DATA frame as its bytes come, so that a frame needs not be

@@ -3,7 +3,6 @@ package h2
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -266,5 +265,3 @@ func TestOwnClientOwnServer(t *testing.T) {
 		t.Fatal(status, len(b), err)
 	}
 }
-
-var _ = tls.VersionTLS13

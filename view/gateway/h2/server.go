@@ -106,6 +106,12 @@ func (c *conn) requestHead(id uint32, block []byte, end bool) error {
 	s.expect = s.req.Length
 	s.holders, s.slot = 1, true
 	c.mu.Lock()
+	if c.err != nil {
+		// The writer found that the client is gone.
+		s.recycle()
+		c.mu.Unlock()
+		return nil
+	}
 	s.sendLeft = c.initial
 	c.add(s)
 	c.running++
@@ -239,6 +245,9 @@ func (s *strm) Respond(r *http.Response, end bool) error {
 		s.sentHead = true
 	case r.Status < 200:
 		end = false
+	case r.Status < 300 && string(s.req.Method) == "CONNECT":
+		// What follows is no body, and has no length (RFC 9110, 9.3.6).
+		end, s.sentHead = false, true
 	default:
 		s.sentHead = true
 		s.bodiless = s.head || r.Status == 204 || r.Status == 304
@@ -254,5 +263,10 @@ func (s *strm) Respond(r *http.Response, end bool) error {
 }
 
 func (s *strm) encodeResponse(dst []byte) []byte {
+	if s.sendStatus/100 == 2 && string(s.req.Method) == "CONNECT" {
+		r := *s.sendResponse
+		r.Length = http.Unknown
+		return s.c.enc.AppendResponse(dst, s.sendStatus, &r)
+	}
 	return s.c.enc.AppendResponse(dst, s.sendStatus, s.sendResponse)
 }

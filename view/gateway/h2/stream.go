@@ -11,6 +11,10 @@ import (
 	"github.com/fingerpost/fingerpost/wire/http"
 )
 
+// growLimit bounds what the windows of all streams of a connection grow by: a
+// client could otherwise have many readers keep up, and then all stop.
+const growLimit = 8 << 20
+
 // chunkSize is how much of a body is kept in one piece.
 const chunkSize = 16 << 10
 
@@ -214,8 +218,9 @@ func (s *strm) credit(n int) {
 	}
 	add := s.toCredit
 	if most := int64(s.c.cfg.MaxWindow); s.window < most && (s.first == nil || s.first == s.last && s.first.r == s.first.w) {
-		grow := min(s.window, most-s.window)
+		grow := min(s.window, most-s.window, growLimit-s.c.grown)
 		s.window += grow
+		s.c.grown += grow
 		add += grow
 	}
 	s.toCredit = 0

@@ -243,6 +243,7 @@ func (c *conn) appendData(s *strm, p []byte, end bool) {
 	s.sendLeft -= int64(n)
 	c.sendLeft -= int64(n)
 	c.calm.earn()
+	c.calm.earn() // a client may acknowledge it twice: on the stream and the connection
 	c.room(n + wire.HeaderLen)
 	b := c.buffer()
 	if c.lastData >= 0 {

@@ -2,6 +2,8 @@ package ingress
 
 import (
 	"context"
+	"fmt"
+	"hash/fnv"
 	"slices"
 	"strings"
 	"time"
@@ -39,7 +41,7 @@ type seen struct {
 
 func newLeases(c *Config) *leases { return &leases{c: c, seen: map[string]*seen{}} }
 
-// own is the name of our Lease.
+// own is the name of our Lease. Two gateways on one machine have two.
 func (l *leases) own() string {
 	name := strings.Map(func(c rune) rune {
 		if c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '.' {
@@ -47,7 +49,11 @@ func (l *leases) own() string {
 		}
 		return '-'
 	}, strings.ToLower(l.c.Name))
-	return strings.TrimRight(leasePrefix+name, "-.")
+	h := fnv.New32a()
+	for _, a := range l.c.Publish {
+		_, _ = h.Write([]byte(a + ","))
+	}
+	return fmt.Sprintf("%s-%08x", strings.TrimRight(leasePrefix+name, "-."), h.Sum32())
 }
 
 // beat renews our Lease and looks at the others'.

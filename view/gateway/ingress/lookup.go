@@ -24,18 +24,19 @@ type lookups struct {
 type lookup struct {
 	cancel  context.CancelFunc
 	factory informers.SharedInformerFactory
-	synced  cache.InformerSynced
+	synced  <-chan struct{}
 }
 
 func newLookups(ctx context.Context, s *Source) *lookups {
 	return &lookups{s: s, ctx: ctx, on: map[ref]*lookup{}}
 }
 
-// follow begins and ends watches as the drafts want.
-func (l *lookups) follow(st *state) {
+// follow begins and ends watches as the drafts want, and gives those begun.
+func (l *lookups) follow(st *state) (begun []ref) {
 	for r := range st.wanted {
 		if st.lookups[r] > 0 && l.on[r] == nil {
 			l.begin(r)
+			begun = append(begun, r)
 		} else if st.lookups[r] == 0 && l.on[r] != nil {
 			l.end(r)
 			if r.kind == kindConfigMap {
@@ -46,6 +47,7 @@ func (l *lookups) follow(st *state) {
 		}
 	}
 	clear(st.wanted)
+	return begun
 }
 
 func (l *lookups) begin(r ref) {
@@ -70,7 +72,7 @@ func (l *lookups) begin(r ref) {
 		return
 	}
 	f.StartWithContext(ctx)
-	l.on[r] = &lookup{cancel: cancel, factory: f, synced: reg.HasSynced}
+	l.on[r] = &lookup{cancel: cancel, factory: f, synced: reg.HasSyncedChecker().Done()}
 }
 
 func (l *lookups) end(r ref) {
@@ -90,16 +92,24 @@ func (l *lookups) stop() {
 }
 
 // wait gives what was begun a chance to be read.
-func (l *lookups) wait(ctx context.Context, patience time.Duration) error {
-	if len(l.on) == 0 {
+func (l *lookups) wait(ctx context.Context, begun []ref, patience time.Duration) error {
+	if len(begun) == 0 {
 		return ctx.Err()
 	}
-	some, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	var all []cache.InformerSynced
-	for _, w := range l.on {
-		all = append(all, w.synced)
+	t := time.NewTimer(patience)
+	defer t.Stop()
+	for _, r := range begun {
+		w := l.on[r]
+		if w == nil {
+			continue
+		}
+		select {
+		case <-w.synced:
+		case <-t.C:
+			return ctx.Err()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	cache.WaitForCacheSync(some.Done(), all...)
 	return ctx.Err()
 }

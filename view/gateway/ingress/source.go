@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/http"
 	"os"
 	"reflect"
 	"sync"
@@ -67,13 +68,21 @@ type Source struct {
 const gather = 3 * time.Millisecond
 
 // refPatience is how long the first update waits for objects that annotations
-// name. Rules whose objects have not come by then are closed until they have.
-const refPatience = 2 * time.Second
+// name, and refHold how long a later one does that names new ones: rules that work
+// stay open meanwhile. Rules whose objects have not come by then are closed until
+// they have.
+const (
+	refPatience = 2 * time.Second
+	refHold     = 300 * time.Millisecond
+)
 
 // New makes a source. It does not talk to the server yet.
 func New(c Config) (*Source, error) {
 	if c.Rest == nil && c.Client == nil || c.OnUpdate == nil {
 		return nil, errors.New("ingress: make a source: Rest or Client, and OnUpdate must be set")
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
 	}
 	if c.Client == nil {
 		rc := rest.CopyConfig(c.Rest)
@@ -84,14 +93,13 @@ func New(c Config) (*Source, error) {
 		if rc.UserAgent == "" {
 			rc.UserAgent = "fingerpost-gateway"
 		}
+		log, away := c.Log, new(atomic.Bool)
+		rc.Wrap(func(next http.RoundTripper) http.RoundTripper { return &patient{next, log, away} })
 		client, err := kubernetes.NewForConfig(rc)
 		if err != nil {
 			return nil, fmt.Errorf("ingress: make a client for %s: %w", rc.Host, err)
 		}
 		c.Client = client
-	}
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
 	}
 	if c.Name == "" {
 		name, err := os.Hostname()
@@ -248,8 +256,7 @@ func (s *Source) loop(ctx context.Context) {
 	defer clock.Stop()
 	s.apply(st)
 	st.redraftAll()
-	refs.follow(st)
-	if refs.wait(ctx, refPatience) != nil {
+	if refs.wait(ctx, refs.follow(st), refPatience) != nil {
 		return
 	}
 	s.apply(st)
@@ -273,6 +280,13 @@ func (s *Source) loop(ctx context.Context) {
 				t.Stop()
 				return
 			case <-t.C:
+			}
+			s.apply(st)
+		}
+		st.redraftAll()
+		if begun := refs.follow(st); len(begun) > 0 {
+			if refs.wait(ctx, begun, refHold) != nil {
+				return
 			}
 			s.apply(st)
 		}

@@ -41,7 +41,10 @@ func (c *Conn) Loop(s Size, f func(b *Buffer, n int) bool) error {
 		l.each = c.tryLoop
 	}
 	l.f, l.size = f, s
-	return c.wait(&c.in, l.each)
+	if err := c.wait(&c.in, l.each); err != nil {
+		return err
+	}
+	return c.in.err
 }
 
 // tryLoop is called when there may be bytes.

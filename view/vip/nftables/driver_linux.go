@@ -34,6 +34,8 @@ type Driver struct {
 	plans    [2]map[plan]bool
 	said     map[catalog.Key]struct{} // services whose family was reported
 	untold   []func()                 // events, to be sent without the mutex
+	was      []element                // memory that change uses again
+	will     []element
 
 	adopted map[place]content // what was there at the start and nobody wanted yet
 	since   time.Time         // of the start
@@ -176,26 +178,44 @@ func (d *Driver) apply(b catalog.Batch) error {
 	return nil
 }
 
-// program commits a difference, in transactions of a bounded size.
+// program commits a difference, in transactions of a bounded size. While one is
+// on its way, the next is prepared.
 func (d *Driver) program(diff *vip.Diff) error {
-	t := d.newTxn()
-	n := 0
-	var first error
-	done := func() {
-		if n == 0 {
+	t, n := d.newTxn(), 0
+	var flying *txn
+	landing := make(chan sent, 1)
+	land := func() {
+		if flying == nil {
 			return
 		}
-		if d.broken == nil {
+		if err := d.landed(<-landing, flying.done); err != nil {
+			d.broken, d.retryAt = err, time.Time{}
+		}
+	}
+	done := func(last bool) {
+		land()
+		free := flying
+		flying, n = nil, 0
+		switch {
+		case d.broken != nil || t.empty():
+			t = t.reuse()
+		case last:
 			if err := d.commit(t); err != nil {
 				d.broken, d.retryAt = err, time.Time{}
 			}
+		default:
+			flying = t
+			go func(t *txn) { landing <- d.send(t.fill) }(t)
+			if t = free; t == nil {
+				t = d.newTxn()
+			}
+			t.reuse().ahead = flying
 		}
-		t, n = d.newTxn(), 0
 	}
 	step := func(f vip.Front, now *vip.Frontend) {
 		d.change(t, f, now)
 		if n++; n == frontsPerTransaction {
-			done()
+			done(false)
 		}
 	}
 	for _, f := range diff.Removed {
@@ -204,11 +224,11 @@ func (d *Driver) program(diff *vip.Diff) error {
 	for _, f := range diff.Put {
 		step(f.Front, f)
 	}
-	done()
+	done(true)
 	if d.broken != nil {
-		first = d.repair()
+		return d.repair()
 	}
-	return first
+	return nil
 }
 
 // change adds to t what makes a frontend be as it should; nil: not at all.
@@ -221,16 +241,16 @@ func (d *Driver) change(t *txn, at vip.Front, now *vip.Frontend) {
 		}
 		return
 	}
-	var was, will []element
+	was, will := d.was[:0], d.will[:0]
 	if before != nil {
-		was = before.elements(&d.shape, nil)
+		was = before.elements(&d.shape, was)
 	}
 	if now == nil {
 		delete(d.fronts, at)
 	} else {
 		p := program(now, before)
 		d.fronts[at] = p
-		will = p.elements(&d.shape, make([]element, 0, len(was)+4))
+		will = p.elements(&d.shape, will)
 		in, out := p.plans()
 		t.need(in, f)
 		if out != nil {
@@ -238,6 +258,7 @@ func (d *Driver) change(t *txn, at vip.Front, now *vip.Frontend) {
 		}
 	}
 	t.replace(was, will)
+	d.was, d.will = was, will
 	if at.Proto == catalog.UDP && (before == nil || now == nil || lacks(before.Frontend, now)) {
 		d.udp[at] = struct{}{}
 	}

@@ -1,6 +1,7 @@
 package nftables
 
 import (
+	"slices"
 	"time"
 
 	nft "github.com/google/nftables"
@@ -12,27 +13,32 @@ type txn struct {
 	del   []element
 	add   []element
 	plans [2][]plan
+	ahead *txn // one that is on its way to the kernel; may be nil
 }
 
 func (d *Driver) newTxn() *txn { return &txn{d: d} }
 
+// reuse empties the transaction, and keeps its memory.
+func (t *txn) reuse() *txn {
+	*t = txn{d: t.d, del: t.del[:0], add: t.add[:0]}
+	return t
+}
+
 // need makes the chain of a plan be there.
 func (t *txn) need(p plan, f *family) {
 	i := index(f.v6)
-	if t.d.plans[i][p] {
+	if t.d.plans[i][p] || slices.Contains(t.plans[i], p) || t.ahead != nil && slices.Contains(t.ahead.plans[i], p) {
 		return
-	}
-	for _, q := range t.plans[i] {
-		if q == p {
-			return
-		}
 	}
 	t.plans[i] = append(t.plans[i], p)
 }
 
 // replace makes elements of the second kind out of those of the first.
 func (t *txn) replace(was, will []element) {
-	old := make(map[place]content, len(was))
+	var old map[place]content
+	if len(was) > 0 {
+		old = make(map[place]content, len(was))
+	}
 	for _, e := range was {
 		if !e.set.counted() {
 			old[e.place] = e.content
@@ -104,32 +110,43 @@ func (t *txn) fill(c *nft.Conn) error {
 	return t.elements(c, t.add, addElements)
 }
 
-// elements groups elements by set.
+// elements groups elements by set. What the messages are made of is copied into
+// them, so a part of them at a time is in memory.
 func (t *txn) elements(c *nft.Conn, all []element, do func(*nft.Conn, *nft.Set, []nft.SetElement) error) error {
 	type group struct {
 		v6  bool
 		set setName
 	}
 	var order []group
-	groups := map[group][]nft.SetElement{}
+	groups := map[group][]int32{}
 	for i := range all {
-		e := &all[i]
-		g := group{e.v6, e.set}
+		g := group{all[i].v6, all[i].set}
 		if groups[g] == nil {
 			order = append(order, g)
 		}
-		x := nft.SetElement{Key: []byte(e.key)}
-		if e.val != "" {
-			x.Val = []byte(e.val)
-		}
-		if e.end != "" {
-			x.KeyEnd = []byte(e.end)
-		}
-		groups[g] = append(groups[g], x)
+		groups[g] = append(groups[g], int32(i))
 	}
+	most := min(len(all), elementsPerMessage)
+	part := make([]nft.SetElement, 0, most)
+	bytes := make([]byte, 0, most*64)
 	for _, g := range order {
-		if err := do(c, t.d.families[index(g.v6)].sets[g.set], groups[g]); err != nil {
-			return err
+		set := t.d.families[index(g.v6)].sets[g.set]
+		for some := range slices.Chunk(groups[g], elementsPerMessage) {
+			part, bytes = part[:0], bytes[:0]
+			keep := func(s string) []byte {
+				if s == "" {
+					return nil
+				}
+				bytes = append(bytes, s...)
+				return bytes[len(bytes)-len(s) : len(bytes) : len(bytes)]
+			}
+			for _, i := range some {
+				e := &all[i]
+				part = append(part, nft.SetElement{Key: keep(e.key), Val: keep(e.val), KeyEnd: keep(e.end)})
+			}
+			if err := do(c, set, part); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -140,27 +157,52 @@ func (d *Driver) commit(t *txn) error {
 	if t.empty() {
 		return nil
 	}
-	return d.transact(t.fill, func() {
-		for i, plans := range t.plans {
-			for _, p := range plans {
-				d.plans[i][p] = true
-			}
+	return d.landed(d.send(t.fill), t.done)
+}
+
+// done notes the plans that are there since.
+func (t *txn) done() {
+	for i, plans := range t.plans {
+		for _, p := range plans {
+			t.d.plans[i][p] = true
 		}
-	})
+	}
 }
 
 // transact commits, and looks whether others changed the ruleset meanwhile.
 func (d *Driver) transact(fill func(*nft.Conn) error, done func()) error {
+	return d.landed(d.send(fill), done)
+}
+
+// sent is how a transaction went.
+type sent struct {
+	err    error
+	gen    uint32
+	genErr error
+}
+
+// send commits. It needs the connection only, so that the next transaction can
+// be prepared meanwhile.
+func (d *Driver) send(fill func(*nft.Conn) error) (s sent) {
 	began := time.Now()
-	if err := d.k.commit(fill); err != nil {
+	if s.err = d.k.commit(fill); s.err != nil {
 		d.metrics.refused()
-		return err
+		return s
 	}
 	d.metrics.committed(time.Since(began))
+	s.gen, s.genErr = d.k.generation()
+	return s
+}
+
+// landed notes how a transaction went.
+func (d *Driver) landed(s sent, done func()) error {
+	if s.err != nil {
+		return s.err
+	}
 	done()
-	if gen, err := d.k.generation(); err == nil {
-		d.strange = d.strange || gen != d.gen+1
-		d.gen = gen
+	if s.genErr == nil {
+		d.strange = d.strange || s.gen != d.gen+1
+		d.gen = s.gen
 	}
 	return nil
 }

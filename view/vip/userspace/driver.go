@@ -17,6 +17,7 @@ import (
 // Driver is the proxy. It is a catalog.View.
 type Driver struct {
 	cfg      Config
+	began    time.Time // what flows count from: a difference ignores that somebody sets the clock
 	net      network
 	metrics  *metrics
 	sessions *sessions
@@ -49,6 +50,7 @@ func New(cfg Config) (*Driver, error) {
 	cfg = cfg.withDefaults()
 	d := &Driver{
 		cfg:      cfg,
+		began:    cfg.Now(),
 		net:      cfg.net,
 		metrics:  newMetrics(cfg.Registerer),
 		sessions: newSessions(cfg.MaxAffinity),
@@ -210,6 +212,9 @@ func (d *Driver) report(conflicts []vip.Conflict) {
 		d.tell(c.Loser, ReasonConflict, c.String())
 	}
 }
+
+// elapsed is the time since the driver was made.
+func (d *Driver) elapsed(now time.Time) int64 { return int64(now.Sub(d.began)) }
 
 // tick does what time brings: retries, time-outs.
 func (d *Driver) tick(now time.Time) {

@@ -72,7 +72,7 @@ func (t *flows) add(f *flow) bool {
 	if of.clients == nil {
 		of.clients = map[netip.AddrPort]*flow{}
 	}
-	f.last.Store(t.d.cfg.Now().UnixNano())
+	f.last.Store(t.d.elapsed(t.d.cfg.Now()))
 	of.clients[f.client] = f
 	t.busy[f.l] = of
 	t.count++
@@ -161,7 +161,7 @@ func (t *flows) drop(l *listener) {
 
 // expire ends the flows that have been idle too long.
 func (t *flows) expire(now time.Time) {
-	limit := now.Add(-t.d.cfg.UDPIdle).UnixNano()
+	limit := t.d.elapsed(now) - int64(t.d.cfg.UDPIdle)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, of := range t.busy {

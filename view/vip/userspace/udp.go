@@ -19,7 +19,7 @@ type flow struct {
 	outside bool
 	backend vip.Backend
 	conn    packetConn
-	last    atomic.Int64 // when a datagram last passed, Unix nanoseconds
+	last    atomic.Int64 // when a datagram last passed, see Driver.elapsed
 	gone    atomic.Bool
 
 	// unanswered is the client's last datagram while the endpoint has not
@@ -108,7 +108,7 @@ func (d *Driver) fail(f *flow, tried []netip.AddrPort) []netip.AddrPort {
 }
 
 func (f *flow) send(p []byte, now time.Time) error {
-	f.last.Store(now.UnixNano())
+	f.last.Store(f.l.d.elapsed(now))
 	f.mu.Lock()
 	if !f.answered {
 		f.unanswered = f.unanswered[:0]
@@ -135,7 +135,7 @@ func (f *flow) reply(p []byte, _ netip.AddrPort) {
 	f.mu.Lock()
 	f.answered, f.unanswered = true, nil
 	f.mu.Unlock()
-	f.last.Store(f.l.d.cfg.Now().UnixNano())
+	f.last.Store(f.l.d.elapsed(f.l.d.cfg.Now()))
 	if s := f.l.d.flows.server(f); s != nil {
 		_ = s.send(p, f.client)
 	}

@@ -143,7 +143,7 @@ func (e *Encoder) AppendResponse(dst []byte, status int, r *http.Response) []byt
 		e.number[0], e.number[1], e.number[2] = byte('0'+status/100%10), byte('0'+status/10%10), byte('0'+status%10)
 		dst = e.field(dst, 8, http.Other, static.entries[8].name, e.number[:3])
 	}
-	if status >= 200 && status != 204 && r.Upgrade == nil && r.Length >= 0 && (status != 304 || r.Declared) {
+	if status >= 200 && status != 204 && r.Upgrade == nil && r.Status != 101 && r.Length >= 0 && (status != 304 || r.Declared) {
 		dst = e.length(dst, r.Length)
 	}
 	return e.fields(dst, r.Fields)
