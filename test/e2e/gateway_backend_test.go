@@ -176,9 +176,12 @@ func tryPassthrough(t *testing.T, w *annotationWorld) {
 func tryNextUpstream(t *testing.T, w *annotationWorld) {
 	// One of the two answers 503 for this path.
 	a, b := listenEndpoint(t, w.site, 10, 23, 9000, "a", nil, nil), listenEndpoint(t, w.site, 10, 24, 9000, "b", nil, nil)
-	w.apply(t, w.ns, behind(t, "sick", a, b))
-	w.rules(t, rule{name: "next", host: "next.example.com", service: "sick", annotations: []string{"proxy-next-upstream: error timeout http_503", "load-balance: round_robin"}},
-		rule{name: "next-off", host: "next-off.example.com", service: "sick", annotations: []string{"proxy-next-upstream: off", "load-balance: round_robin"}})
+	// Each has its own: an endpoint that fails is left out by and by.
+	w.apply(t, w.ns, behind(t, "sick", a, b)+behind(t, "sick-off", a, b)+behind(t, "sick-post", a, b))
+	const when = "proxy-next-upstream: error timeout http_503"
+	w.rules(t, rule{name: "next", host: "next.example.com", service: "sick", annotations: []string{when, "load-balance: round_robin"}},
+		rule{name: "next-post", host: "next-post.example.com", service: "sick-post", annotations: []string{when, "load-balance: round_robin"}},
+		rule{name: "next-off", host: "next-off.example.com", service: "sick-off", annotations: []string{"proxy-next-upstream: off", "load-balance: round_robin"}})
 	w.comes(t, ask{"rules", []string{"http://next-off.example.com/"}, 200, nil, nil})
 	for range 8 {
 		w.comes(t, ask{"another endpoint instead of 503", []string{"http://next.example.com/status/503/a"}, 200, []string{`"Name":"b"`}, nil})
@@ -192,7 +195,7 @@ func tryNextUpstream(t *testing.T, w *annotationWorld) {
 	})
 	// A request that may have done something is not repeated.
 	eventually(t, "503 of the endpoint to a POST", func() error {
-		a, err := w.curl(t, "-d", "x", "http://next.example.com/status/503/a")
+		a, err := w.curl(t, "-d", "x", "http://next-post.example.com/status/503/a")
 		if err != nil {
 			return err
 		}

@@ -217,6 +217,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	accepting.Wait()
 	e.drain()
+	e.http2.Workers.Close()
 	cancel()
 	wg.Wait()
 	return nil

@@ -26,7 +26,7 @@ func (e *Engine) Listen() error {
 	}
 	// Keep-alive probes of TCP would cost four system calls for each connection;
 	// the time-outs here are shorter than what they find.
-	lc := net.ListenConfig{KeepAlive: -1}
+	lc := net.ListenConfig{KeepAlive: -1, Control: deferAccept}
 	lc.SetMultipathTCP(false) // its connections cost more, whoever uses it
 	for _, c := range e.cfg.Listeners {
 		l, err := lc.Listen(context.Background(), "tcp", c.Addr)

@@ -220,6 +220,9 @@ func (k *client) secure(first []byte) {
 	k.e.metrics.Handshakes.Add(1)
 	_ = k.c.SetDeadline(time.Time{})
 	cs := t.ConnectionState()
+	if cs.Version == tls.VersionTLS13 {
+		k.c.Acknowledge() // the client spoke last, and its request may wait for that
+	}
 	p := &k.peer
 	p.TLS, p.ServerName, p.Protocol = true, strings.ToLower(cs.ServerName), cs.NegotiatedProtocol
 	if h := k.e.state.Load().table.HostOf(p.ServerName); h != nil && h.ClientCert != nil {

@@ -122,7 +122,21 @@ func (in *input) refill() error {
 	if in.bulk {
 		size = socket.Large
 	}
-	return in.first(size)
+	if _, ok := in.c.(*socket.Conn); ok {
+		return in.first(size)
+	}
+	// Over TLS waiting without a buffer gives one byte; a body is worth one.
+	b := socket.Get(size)
+	n, err := in.c.Read(b.B)
+	if n == 0 {
+		b.Put()
+		if err == nil {
+			err = io.ErrNoProgress
+		}
+		return err
+	}
+	in.cur, in.r, in.w = b, 0, n
+	return nil // an error comes again
 }
 
 // next is Next of stream.Body.

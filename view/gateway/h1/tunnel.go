@@ -11,7 +11,6 @@ import (
 type tunnel struct {
 	c     net.Conn
 	ahead []byte
-	wait  [1]byte
 }
 
 // newTunnel takes what was read ahead out of the buffers: they go back to the
@@ -36,11 +35,16 @@ func (t *tunnel) Read(p []byte) (int, error) {
 
 // ReadBuffer is Read that takes a buffer only when bytes are there.
 func (t *tunnel) ReadBuffer(s socket.Size) (*socket.Buffer, int, error) {
-	if len(t.ahead) == 0 {
-		return socket.ReadBuffer(t.c, s, &t.wait)
+	if k, ok := t.c.(*socket.Conn); ok && len(t.ahead) == 0 {
+		return k.ReadBuffer(s)
 	}
-	b := socket.Get(s)
+	// Over TLS waiting without one would give single bytes: a small one is kept.
+	b := socket.Get(socket.Small)
 	n, err := t.Read(b.B)
+	if n == 0 {
+		b.Put()
+		return nil, 0, err
+	}
 	return b, n, err
 }
 

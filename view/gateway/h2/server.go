@@ -76,7 +76,9 @@ func (c *conn) requestHead(id uint32, block []byte, end bool) error {
 		return errClosed
 	}
 	c.maxID = id
-	full := max(c.running, len(c.ids)) >= c.cfg.MaxStreams
+	// The client counts a stream until it has seen its end, which may be before
+	// its handler has returned; those only bound what resets leave behind.
+	full := len(c.ids) >= c.cfg.MaxStreams || c.running >= 2*c.cfg.MaxStreams
 	late := id > c.taken || c.quitting
 	c.mu.Unlock()
 	if late || full {
@@ -103,7 +105,10 @@ func (c *conn) requestHead(id uint32, block []byte, end bool) error {
 	}
 	s.head = string(s.req.Method) == "HEAD"
 	s.recvEnd = end
-	s.expect = s.req.Length
+	if s.expect = s.req.Length; s.req.Upgrade != nil || string(s.req.Method) == "CONNECT" {
+		// What comes is the tunnel's: there is no body.
+		s.expect, s.req.Length = http.Unknown, 0
+	}
 	s.holders, s.slot = 1, true
 	c.mu.Lock()
 	if c.err != nil {

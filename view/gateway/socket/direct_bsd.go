@@ -23,3 +23,6 @@ func number(err error) syscall.Errno {
 	}
 	return syscall.EIO
 }
+
+// Acknowledge does nothing here.
+func (c *Conn) Acknowledge() {}

@@ -17,3 +17,14 @@ func sysWrite(fd uintptr, p []byte) (int, syscall.Errno) {
 	n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), syscall.MSG_NOSIGNAL, 0, 0)
 	return int(n), errno
 }
+
+// Acknowledge tells the peer at once what has arrived, which the kernel puts off
+// for up to 40 ms: a peer that collects small writes (Nagle) waits for it before
+// it sends more. Whoever is about to answer needs not call it.
+func (c *Conn) Acknowledge() {
+	if c.raw != nil {
+		_ = c.raw.Control(func(fd uintptr) {
+			_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_QUICKACK, 1)
+		})
+	}
+}

@@ -18,3 +18,6 @@ func (c *Conn) tryWrite(uintptr) bool { return true }
 
 // Quiet says that the connection is alive, as far as can be told here.
 func (c *Conn) Quiet() bool { return true }
+
+// Acknowledge does nothing here.
+func (c *Conn) Acknowledge() {}

@@ -19,7 +19,7 @@ import (
 func TestPackets(t *testing.T) {
 	needKernel(t)
 	s := viptest.Suite{
-		Can:     []string{"affinity", "kept", "ipv6", "check", "drop", "shortcut"},
+		Can:     []string{"source", "udp-cleanup", "affinity", "kept", "ipv6", "check", "drop", "shortcut", "early"},
 		Prepare: prepare, Random: 12, Churn: 2000,
 	}
 	s.Run(t)

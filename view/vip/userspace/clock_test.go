@@ -59,16 +59,18 @@ func TestClockIsSet(t *testing.T) {
 // TestClockIsSetRetry: a port that was taken is tried again in its time.
 func TestClockIsSetRetry(t *testing.T) {
 	for _, jump := range viptest.Jumps() {
-		clock := viptest.NewClock(t)
-		r := newRig(t, func(c *Config) { c.Now = clock.Now })
-		taken := newBackend(t, "other", "127.0.0.1")
-		r.put(service(taken.at), newBackend(t, "a", "127.0.0.1").ep())
-		taken.stop()
-		clock.Set(jump)
-		clock.Pass(time.Minute)
-		r.d.tick(clock.Now())
-		if got := who(t, taken.at); got != "a" {
-			t.Errorf("set by %v: %q answers", jump, got)
-		}
+		t.Run(jump.String(), func(t *testing.T) {
+			clock := viptest.NewClock(t)
+			r := newRig(t, func(c *Config) { c.Now = clock.Now })
+			taken := newBackend(t, "other", "127.0.0.1")
+			r.put(service(taken.at), newBackend(t, "a", "127.0.0.1").ep())
+			taken.stop()
+			clock.Set(jump)
+			clock.Pass(time.Minute)
+			r.d.tick(clock.Now())
+			if got := who(t, taken.at); got != "a" {
+				t.Errorf("%q answers", got)
+			}
+		})
 	}
 }
