@@ -61,6 +61,7 @@ read or understood.`,
 	fs.StringSliceVar(&o.Classes, "class", []string{"nginx", "fingerpost"}, "ingress class that is the gateway's")
 	fs.BoolVar(&o.OnlyWithClass, "only-with-class", false, "Ingresses without a class are left to others")
 	fs.BoolVar(&o.AllowExternalName, "allow-external-name", false, "Ingresses may lead to Services of type ExternalName")
+	fs.BoolVar(&o.AllowCrossNamespace, "allow-cross-namespace", false, "annotations may name Secrets and ConfigMaps of other namespaces")
 	formatFlag(c, &f, formatTable, formatJSON)
 	return c
 }

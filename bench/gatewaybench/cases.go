@@ -80,7 +80,7 @@ func (b *bench) measure(ctx context.Context, l load, p peer) (m loaded, err erro
 	if err != nil {
 		return m, err
 	}
-	for deadline := time.Now().Add(70 * time.Second); l.quiet && timeWait() > 2000 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(20 * time.Second); l.quiet && timeWait() > 2000 && time.Now().Before(deadline); {
 		if err := sleep(ctx, time.Second); err != nil {
 			return m, err
 		}

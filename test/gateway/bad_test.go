@@ -156,6 +156,9 @@ func TestSilentEndpoint(t *testing.T) {
 	hasty.ReadTimeout, hasty.SendTimeout = time.Second, time.Second
 	mute := listen(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 	half := listen(t, func(c net.Conn) {
+		if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
+			return
+		}
 		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
 		_, _ = io.Copy(io.Discard, c)
 	})

@@ -8,6 +8,7 @@ import (
 
 	"github.com/fingerpost/fingerpost/balance"
 	"github.com/fingerpost/fingerpost/view/gateway/cluster"
+	"github.com/fingerpost/fingerpost/view/gateway/h1"
 	"github.com/fingerpost/fingerpost/view/gateway/stream"
 	"github.com/fingerpost/fingerpost/wire/http"
 )
@@ -143,6 +144,7 @@ func (x *exchange) late() bool {
 // to the client.
 func (x *exchange) attempt(ep *cluster.Endpoint, u stream.Upstream, expect bool) (verdict, error) {
 	x.u = u
+	x.single, _ = u.(*h1.Client)
 	if !x.attend(u) {
 		u.Abort(errGone)
 		x.release()
@@ -247,11 +249,10 @@ func (x *exchange) lost(ep *cluster.Endpoint, u stream.Upstream, err error, inte
 
 // receive reads the head of the final response, and passes those before it.
 func (x *exchange) receive(u stream.Upstream) (interim bool, err error) {
-	ask, _ := u.(asker)
+	asked := x.single == nil || x.pump.kind == streamed
 	for {
-		if ask != nil && x.pump.kind != streamed {
-			err = ask.Ask(&x.resp)
-			ask = nil
+		if !asked {
+			err, asked = x.single.Ask(&x.resp), true
 		} else {
 			err = u.Receive(&x.resp)
 		}
@@ -275,9 +276,5 @@ func (x *exchange) receive(u stream.Upstream) (interim bool, err error) {
 		}
 	}
 }
-
-// asker is an endpoint's connection that sends what is buffered while it begins
-// to wait.
-type asker interface{ Ask(r *http.Response) error }
 
 var errGone = errors.New("gateway: the client went away")

@@ -23,6 +23,7 @@
 //     BufferResponse saves flushes; it keeps no whole responses and no files.
 //   - "Expect: 100-continue" is answered here when an endpoint was reached.
 //   - A connection that waits for a request holds no buffers.
+//   - A mistake of ours that panics breaks the request that it meets, and no other.
 //   - Shutting down: no new connections, idle ones are closed, others end with
 //     the response under way; tunnels and long exchanges have until the deadline.
 //

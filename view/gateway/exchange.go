@@ -2,7 +2,9 @@ package gateway
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -30,6 +32,9 @@ type exchange struct {
 	to   *target
 	at   *place
 	pump pump
+
+	plain  *h1.Conn   // d, if that speaks HTTP/1
+	single *h1.Client // u, if that does
 	// watch hears when the client gives up; nil: it cannot tell.
 	watch *watch
 
@@ -62,9 +67,15 @@ var exchanges = sync.Pool{New: func() any {
 
 // serve answers a request, whatever happens.
 func (e *Engine) serve(peer *stream.Peer, d stream.Downstream) {
-	c, _ := d.(*h1.Conn)
 	x := exchanges.Get().(*exchange)
+	over := false
+	defer func() {
+		if !over {
+			x.failed(recover())
+		}
+	}()
 	x.e, x.d, x.req = e, d, d.Request()
+	x.plain, _ = d.(*h1.Conn)
 	x.now = e.clock.now()
 	if x.f.Fetch == nil {
 		x.f.Fetch = x.fetch
@@ -72,12 +83,27 @@ func (e *Engine) serve(peer *stream.Peer, d stream.Downstream) {
 	x.run(peer)
 	x.f.Done()
 	x.record()
-	if c != nil {
-		c.Noted(x.last)
+	if x.plain != nil {
+		x.plain.Noted(x.last)
 	}
 	x.reset()
 	exchanges.Put(x)
+	over = true
 }
+
+// failed ends an exchange that met a mistake of ours. The others go on, and what
+// it held is not used again.
+func (x *exchange) failed(why any) {
+	x.e.log.Error("a request ended in a panic, which is a mistake in the gateway: please report it", "why", fmt.Sprint(why),
+		"method", string(x.req.Method), "host", string(x.req.Authority), "stack", string(debug.Stack()))
+	x.e.metrics.Broken.Add(1)
+	if x.u != nil {
+		x.u.Abort(errPanic)
+	}
+	x.d.Abort(errPanic)
+}
+
+var errPanic = errors.New("gateway: the exchange ended in a panic")
 
 func (x *exchange) reset() {
 	x.e, x.d, x.u, x.req, x.to, x.at, x.endpoint = nil, nil, nil, nil, nil, nil, nil
@@ -88,7 +114,7 @@ func (x *exchange) reset() {
 	x.q.Host, x.q.Path, x.q.Method, x.q.Fields = nil, nil, nil, nil
 	x.attempts, x.status, x.upstream, x.sent, x.received, x.waited = 0, 0, 0, 0, 0, 0
 	x.gone, x.broken, x.by, x.last = false, false, "", time.Time{}
-	x.watch = nil
+	x.watch, x.plain, x.single = nil, nil, nil
 	x.pump.reset()
 }
 

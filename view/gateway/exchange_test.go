@@ -43,8 +43,7 @@ func TestSimple(t *testing.T) {
 
 // TestStatuses: what clients are told when there is nobody to ask.
 func TestStatuses(t *testing.T) {
-	dead := newEndpoint(t, hello("x"))
-	dead.kill()
+	dead := deadEndpoint(t)
 	mute := newEndpoint(t, func(w *wire, _ int) { _, _ = io.Copy(io.Discard, w.r) })
 	garbage := newEndpoint(t, func(w *wire, _ int) { w.tryHead(); _, _ = io.WriteString(w.Conn, "SSH-2.0-x\r\n\r\n") })
 	twice := newEndpoint(t, func(w *wire, _ int) {

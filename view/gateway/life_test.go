@@ -173,6 +173,21 @@ func TestDrain(t *testing.T) {
 	<-stopped
 }
 
+// TestDrainEnds: an endpoint that never answers does not hold up the end for ever,
+// and the client sees that there is no answer.
+func TestDrainEnds(t *testing.T) {
+	asked := make(chan struct{})
+	r := newRig(t, Config{Timeouts: Timeouts{Drain: 100 * time.Millisecond}}, policy(), newEndpoint(t, func(w *wire, _ int) {
+		w.head()
+		close(asked)
+		_, _ = io.Copy(io.Discard, w.r)
+	}))
+	c := r.client().send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	<-asked
+	r.stop()
+	_ = c.closed()
+}
+
 // TestGoroutines: nothing is left after the engine has ended.
 func TestGoroutines(t *testing.T) {
 	before := runtime.NumGoroutine()
@@ -369,4 +384,21 @@ func TestExplain(t *testing.T) {
 	if len(r.e.Routes()) != 1 {
 		t.Errorf("%+v", r.e.Routes())
 	}
+}
+
+// TestPanic: a mistake breaks one request.
+func TestPanic(t *testing.T) {
+	r := newRig(t, Config{}, policy(), newEndpoint(t, hello("x")))
+	good := r.e.state.Load()
+	m := good.table.Match(&route.Query{Host: []byte("a"), Path: []byte("/")})
+	bad := *m.Data.(*target)
+	bad.primary.policy = nil // which nothing can make
+	r.e.state.Store(&state{ready: true, table: route.Build(&route.Update{Hosts: map[string]*route.Host{"": {Rules: []route.Rule{{Path: route.Path{Value: "/"}}}}}},
+		func(*route.Host, *route.Rule) any { return &bad })})
+	c := r.client().send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx")
+	if err := c.closed(); err == nil {
+		t.Error("the connection ends as if all were well")
+	}
+	r.e.state.Store(good)
+	r.client().send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").want(200)
 }

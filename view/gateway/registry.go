@@ -56,12 +56,6 @@ func (r *registry) remove(c *client) {
 	r.mu.Unlock()
 }
 
-func (r *registry) len() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.all)
-}
-
 func (r *registry) list() []*client {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,8 +19,7 @@ import (
 // TestDeadEndpoint: connections that are refused are tried elsewhere, whatever
 // the method.
 func TestDeadEndpoint(t *testing.T) {
-	dead := newEndpoint(t, hello("dead"))
-	dead.kill()
+	dead := deadEndpoint(t)
 	r := newRig(t, Config{}, policy(), dead, newEndpoint(t, hello("alive")))
 	c := r.client()
 	for i := range 50 {
@@ -282,6 +282,14 @@ func TestLarge(t *testing.T) {
 	tr := &http.Transport{}
 	defer tr.CloseIdleConnections()
 	c := &http.Client{Transport: tr}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	defer func() {
+		runtime.ReadMemStats(&after)
+		if n := int64(after.TotalAlloc - before.TotalAlloc); n > size/4 {
+			t.Errorf("%d bytes of memory for bodies of %d", n, size)
+		}
+	}()
 	for _, length := range []int64{size, -1} {
 		req, _ := http.NewRequest("PUT", "http://"+r.addr, io.LimitReader(&pattern{}, size))
 		req.ContentLength = length

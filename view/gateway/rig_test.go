@@ -251,6 +251,29 @@ func (e *endpoint) kill() {
 	e.wg.Wait()
 }
 
+// deadEndpoint has an address that refuses connections, and that nobody else gets
+// meanwhile: the local end of a connection.
+func deadEndpoint(t testing.TB) *endpoint {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close(); l.Close() })
+	return &endpoint{l: elsewhere{l, c.LocalAddr()}}
+}
+
+type elsewhere struct {
+	net.Listener
+	at net.Addr
+}
+
+func (e elsewhere) Addr() net.Addr { return e.at }
+
 func (e *endpoint) addr() netip.AddrPort { return e.l.Addr().(*net.TCPAddr).AddrPort() }
 
 // hello answers every request with its text and the endpoint's name.

@@ -32,7 +32,6 @@ type pump struct {
 	seen    int64 // moved, at the last look
 
 	src, dst error // of the client, of the endpoint; after done
-	trailers http.Fields
 }
 
 type body uint8
@@ -44,11 +43,14 @@ const (
 )
 
 func (p *pump) reset() {
+	if p.kind == empty {
+		return
+	}
 	if p.buffer != nil {
 		p.buffer.Put()
 		p.buffer = nil
 	}
-	p.kind, p.piece, p.kept, p.trailers = empty, nil, nil, nil
+	p.kind, p.piece, p.kept = empty, nil, nil
 	p.spilt, p.ended, p.started, p.src, p.dst, p.seen = false, false, false, nil, nil, 0
 	p.stop.Store(false)
 	p.moved.Store(0)
@@ -149,8 +151,8 @@ func (x *exchange) send(u stream.Upstream, expect bool) error {
 		if err == nil && !bare {
 			err = u.Write(p.piece, true)
 		}
-		if _, ok := u.(asker); err == nil && !ok {
-			err = u.Flush()
+		if err == nil && x.single == nil {
+			err = u.Flush() // else receive does it
 		}
 		return err
 	}
@@ -173,6 +175,14 @@ func (x *exchange) send(u stream.Upstream, expect bool) error {
 // pour carries the body from the client to the endpoint.
 func (x *exchange) pour(u stream.Upstream) {
 	p := &x.pump
+	defer func() {
+		if why := recover(); why != nil {
+			x.failed(why)
+			p.src = errPanic
+			p.running.Store(false)
+			p.done <- struct{}{}
+		}
+	}()
 	p.src, p.dst = x.flow(u)
 	if p.src != nil && !p.stop.Load() {
 		u.Abort(p.src) // wakes who waits for the response

@@ -26,7 +26,6 @@ type client struct {
 	one  atomic.Pointer[h1.Conn] // once it is known that it speaks HTTP/1
 	stop atomic.Pointer[func()]  // of other protocols: drains
 	end  atomic.Bool             // quit was called
-	wait [1]byte
 }
 
 func (k *client) open(c net.Conn) {

@@ -27,6 +27,7 @@ func (w *watch) attend(u stream.Upstream) bool {
 	return !w.gone
 }
 
+// left says that the client is gone.
 func (w *watch) left() bool {
 	if w == nil {
 		return false
@@ -47,6 +48,9 @@ func (w *watch) abort(err error) {
 
 // attend looks after the exchange with an endpoint.
 func (x *exchange) attend(u stream.Upstream) bool {
+	if x.plain != nil {
+		return true
+	}
 	if x.watch == nil {
 		d, ok := x.d.(interface{ OnAbort(func(error)) })
 		if !ok {

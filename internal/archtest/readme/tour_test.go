@@ -54,6 +54,7 @@ func TestTour(t *testing.T) {
 		`"kind":"Renewal"`,              // a heartbeat was taken
 		"WEB_SERVICE_HOST",
 		"OutOfService",
+		"Ingress default/web rule 0 Prefix /: chosen", // what the gateway does with a request
 	} {
 		if !bytes.Contains(out, []byte(want)) {
 			t.Errorf("the commands did not show %q", want)
@@ -111,7 +112,7 @@ func newWorld(t *testing.T) *world {
 func (w *world) start(t *testing.T, program string) {
 	t.Helper()
 	cmd := exec.Command(program, "dev", "--no-pods", "--listen", w.api, "--dns-address", w.dns, "--node-address", w.host,
-		"--metrics-address", "", "--service-cidr", w.cidr)
+		"--metrics-address", w.host+":9464", "--service-cidr", w.cidr, "--gateway-http", w.host+":8080", "--gateway-https", w.host+":8443")
 	cmd.Env = w.env
 	var out bytes.Buffer
 	ready, err := cmd.StdoutPipe()
@@ -151,6 +152,9 @@ func (w *world) script(readme string) string {
 	places := strings.NewReplacer(
 		"https://127.0.0.1:6443", "https://"+w.api,
 		"@127.0.0.1 -p 8053", "@"+w.host+" -p 8053",
+		"http://127.0.0.1:8080", "http://"+w.host+":8080",
+		"fingerpost gateway routes", "fingerpost gateway routes --metrics-address "+w.host+":9464",
+		"fingerpost gateway explain", "fingerpost gateway explain --metrics-address "+w.host+":9464",
 		"pkill ", "pkill -s 0 ",
 	)
 	var b strings.Builder
@@ -168,6 +172,8 @@ func (w *world) script(readme string) string {
 			switch { // what a person waits for by looking
 			case strings.HasPrefix(c, "fingerpost run "):
 				b.WriteString("for _ in $(seq 200); do fingerpost get services web 2>&1 | grep -q 2/2 && break; sleep 0.1; done\n")
+			case strings.Contains(c, " create ingress "):
+				b.WriteString("for _ in $(seq 200); do curl -s -H 'Host: web.example.com' http://" + w.host + ":8080/ | grep -q 'I am' && break; sleep 0.1; done\n")
 			case strings.HasPrefix(c, "fingerpost watch "):
 				b.WriteString("watcher=$!\nsleep 1\n")
 			case strings.HasPrefix(c, "pkill "):

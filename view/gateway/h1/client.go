@@ -55,19 +55,6 @@ func (c *Client) Open(kept bool) stream.Upstream {
 	return c
 }
 
-// Quiet says that the connection is still open and that nothing came in that
-// nobody asked for. It costs a system call.
-func (c *Client) Quiet() bool {
-	conn := c.c
-	if t, ok := conn.(interface{ NetConn() net.Conn }); ok {
-		conn = t.NetConn()
-	}
-	if k, ok := conn.(*socket.Conn); ok {
-		return k.Quiet()
-	}
-	return true
-}
-
 // Close closes a connection without exchange.
 func (c *Client) Close() error { return c.c.Close() }
 

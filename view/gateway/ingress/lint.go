@@ -188,9 +188,16 @@ func printLint(w io.Writer, all []*Linted, problems int) error {
 			}
 		}
 	}
-	fmt.Fprintf(&b, "%d Ingresses, %d problems\n", len(all), problems)
+	fmt.Fprintf(&b, "%s, %s\n", count(len(all), "Ingress", "Ingresses"), count(problems, "problem", "problems"))
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+func count(n int, one, many string) string {
+	if n == 1 {
+		many = one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
 
 // readManifest decodes all documents; kinds that are not known are skipped.

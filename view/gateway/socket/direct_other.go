@@ -16,8 +16,5 @@ func sysWrite(uintptr, []byte) (int, syscall.Errno) { return 0, syscall.EINVAL }
 func (c *Conn) tryRead(uintptr) bool  { return true }
 func (c *Conn) tryWrite(uintptr) bool { return true }
 
-// Quiet says that the connection is alive, as far as can be told here.
-func (c *Conn) Quiet() bool { return true }
-
 // Acknowledge does nothing here.
 func (c *Conn) Acknowledge() {}

@@ -68,18 +68,3 @@ func (c *Conn) tryWrite(fd uintptr) bool {
 	}
 	return true
 }
-
-// Quiet says that a connection on which nothing is expected is alive: the peer
-// has neither sent anything nor closed it. It does not wait.
-func (c *Conn) Quiet() bool {
-	if c.raw == nil {
-		return true
-	}
-	quiet := false
-	var one [1]byte
-	err := c.raw.Control(func(fd uintptr) {
-		_, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK)
-		quiet = err == syscall.EAGAIN
-	})
-	return err == nil && quiet
-}

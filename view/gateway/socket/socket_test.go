@@ -200,22 +200,6 @@ func TestAsk(t *testing.T) {
 	}
 }
 
-func TestQuiet(t *testing.T) {
-	c, peer := pair(t)
-	if !c.Quiet() {
-		t.Error("a new connection")
-	}
-	_, _ = peer.Write([]byte("x"))
-	for c.Quiet() {
-		<-time.After(time.Millisecond)
-	}
-	c, peer = pair(t)
-	peer.Close()
-	for c.Quiet() {
-		<-time.After(time.Millisecond)
-	}
-}
-
 // TestDirectIsUsed: TCP connections take the short way.
 func TestDirectIsUsed(t *testing.T) {
 	c, _ := pair(t)

@@ -9,12 +9,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/fingerpost/fingerpost/catalog"
+	"github.com/fingerpost/fingerpost/view/vip"
 )
 
 // Reasons that go with Config.Events.
 const (
-	ReasonConflict = "VirtualIPConflict" // another service has the address already
-	ReasonFull     = "VirtualIPMapFull"  // no room for the service in the kernel's maps
+	ReasonConflict = vip.ReasonConflict // another service has the address already
+	ReasonFull     = "VirtualIPMapFull" // no room for the service in the kernel's maps
 )
 
 // Config says what to serve. The zero value of a field means what its comment

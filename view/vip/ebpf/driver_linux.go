@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/cilium/ebpf/link"
@@ -27,7 +26,7 @@ type Driver struct {
 	metrics *metrics
 	gone    chan struct{} // woken when UDP endpoints have left
 
-	mu      sync.Mutex // guards what follows
+	mu      vip.Mutex // guards what follows
 	table   *vip.Table
 	fronts  map[svcKey]*front
 	addrs   map[address]addrValue
@@ -39,7 +38,6 @@ type Driver struct {
 	broken  bool                        // the kernel may not have what fronts says
 	leaving map[netip.AddrPort]struct{} // UDP endpoints that have left
 	full    map[catalog.Key]struct{}    // services that were told that there is no room
-	untold  []func()                    // events, to be sent without the mutex
 	closed  bool
 }
 
@@ -77,6 +75,7 @@ func New(cfg Config) (*Driver, error) {
 		return nil, err
 	}
 	d := &Driver{
+		mu:  vip.Mutex{Events: cfg.Events},
 		cfg: cfg, metrics: newMetrics(cfg.Registerer), gone: make(chan struct{}, 1),
 		table:   vip.NewTable(vip.Place{Node: cfg.Node, Zone: cfg.NodeZone}),
 		claims:  map[netip.Addr]int{},
@@ -152,7 +151,7 @@ func (d *Driver) close() {
 // Apply makes the kernel follow a batch of changes.
 func (d *Driver) Apply(_ context.Context, b catalog.Batch) error {
 	d.mu.Lock()
-	defer d.unlock()
+	defer d.mu.Unlock()
 	if d.closed {
 		return errors.New("ebpf: apply a change: the proxy has stopped")
 	}
@@ -176,7 +175,7 @@ func (d *Driver) Apply(_ context.Context, b catalog.Batch) error {
 	if d.adopted && b.Snapshot != nil && b.Snapshot.Freshness().Synced {
 		d.forget(&w)
 	}
-	d.report(diff.Conflicts)
+	d.mu.TellConflicts(d.cfg.Log, "ebpf", d.table, diff.Conflicts)
 	err := d.flush(&w)
 	d.metrics.vip.Programmed(b.Oldest, d.cfg.Now(), d.table.Len())
 	if err != nil {
@@ -329,7 +328,7 @@ func (d *Driver) flush(w *writes) error {
 		}
 		if _, said := d.full[f.owner]; !said {
 			d.full[f.owner] = struct{}{}
-			d.tell(f.owner, ReasonFull, explainWrite(f.failed))
+			d.mu.Tell(f.owner, ReasonFull, explainWrite(f.failed))
 		}
 	}
 	return err
@@ -341,28 +340,6 @@ func explainWrite(err error) string {
 		return "there is no room for the service's endpoints in the kernel's maps; it is tried again. The operator of the node may raise their sizes"
 	}
 	return fmt.Sprintf("the kernel does not take the service's endpoints (%v); it is tried again", err)
-}
-
-// report tells the losers of conflicts, once each.
-func (d *Driver) report(conflicts []vip.Conflict) {
-	for _, c := range d.table.News(conflicts) {
-		d.cfg.Log.Warn("ebpf: address belongs to another service", "service", c.Loser, "address", c.Front, "owner", c.Winner)
-		d.tell(c.Loser, ReasonConflict, c.String())
-	}
-}
-
-// tell keeps an event until the mutex is free: who is told may ask us back.
-func (d *Driver) tell(service catalog.Key, reason, message string) {
-	d.untold = append(d.untold, func() { d.cfg.Events(service, reason, message) })
-}
-
-func (d *Driver) unlock() {
-	untold := d.untold
-	d.untold = nil
-	d.mu.Unlock()
-	for _, f := range untold {
-		f()
-	}
 }
 
 // loopbacks are where node ports answer in the node's own namespace.

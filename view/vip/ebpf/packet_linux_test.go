@@ -14,29 +14,13 @@ import (
 )
 
 // TestPackets runs the common suite with the nftables driver beside this one.
-// Which address an endpoint sees is left out: it is the client's own in cases
-// where packets that are rewritten on their way must be masqueraded.
 func TestPackets(t *testing.T) {
 	needKernel(t)
 	s := viptest.Suite{
-		Can:     []string{"source", "udp-cleanup", "affinity", "kept", "ipv6", "check", "drop", "shortcut", "early"},
+		Can:     []string{"source", "own", "udp-cleanup", "closes", "affinity", "kept", "ipv6", "check", "drop", "shortcut", "early"},
 		Prepare: prepare, Random: 12, Churn: 2000,
 	}
 	s.Run(t)
-	cleanup(t)
-}
-
-// TestSources runs those scripts in which the addresses must be the same as
-// with every other driver.
-func TestSources(t *testing.T) {
-	needKernel(t)
-	for _, name := range []string{"affinity-", "external-local"} {
-		s := viptest.Suite{
-			Can:     []string{"source", "affinity", "kept", "ipv6", "drop", "shortcut"},
-			Prepare: prepare, Only: name,
-		}
-		s.Run(t)
-	}
 	cleanup(t)
 }
 

@@ -130,7 +130,7 @@ func (d *Driver) audit() {
 	d.mu.Unlock()
 	img, err := d.maps.read()
 	d.mu.Lock()
-	defer d.unlock()
+	defer d.mu.Unlock()
 	if d.changes != before && err == nil {
 		return
 	}
@@ -152,7 +152,7 @@ func (d *Driver) audit() {
 // refused before.
 func (d *Driver) tick() {
 	d.mu.Lock()
-	defer d.unlock()
+	defer d.mu.Unlock()
 	if len(d.cfg.NodeAddresses) == 0 {
 		if err := d.refreshNodes(); err != nil {
 			d.cfg.Log.Warn("ebpf: follow the node's addresses", "error", err)

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/fingerpost/fingerpost/catalog"
@@ -22,14 +21,13 @@ type Driver struct {
 	checks  *healthcheck.Server
 	wake    chan struct{} // UDP flows wait to be looked at
 
-	mu       sync.Mutex // guards what follows
+	mu       vip.Mutex  // guards what follows
 	families [2]*family // IPv4, IPv6; nil: not served
 	table    *vip.Table
 	fronts   map[vip.Front]*vip.Frontend // that somebody has
 	ports    map[catalog.Key][]*port
 	extras   map[catalog.Key]extra
 	said     map[complaint]struct{}
-	untold   []func() // events, to be sent without the mutex
 
 	flows    map[vip.Front]struct{} // UDP, whose flows must be looked at
 	flowCost time.Duration          // of the last look
@@ -55,6 +53,7 @@ func New(cfg Config) (*Driver, error) {
 		return nil, err
 	}
 	d := &Driver{
+		mu:      vip.Mutex{Events: cfg.Events},
 		cfg:     cfg,
 		metrics: newMetrics(cfg.Registerer),
 		wake:    make(chan struct{}, 1),
@@ -122,7 +121,7 @@ func (d *Driver) Apply(ctx context.Context, b catalog.Batch) error {
 
 func (d *Driver) apply(b catalog.Batch) error {
 	d.mu.Lock()
-	defer d.unlock()
+	defer d.mu.Unlock()
 	changes := d.take(b)
 	began := d.cfg.Now()
 	if len(changes) == 0 && d.table.Len() == 0 && !b.Snapshot.Freshness().Synced && began.Sub(d.since) < holdFor {
@@ -144,7 +143,7 @@ func (d *Driver) apply(b catalog.Batch) error {
 // take notes what a batch says and gives the services whose rules differ.
 func (d *Driver) take(b catalog.Batch) []change {
 	diff := d.table.Apply(b.Changes)
-	d.report(diff.Conflicts)
+	d.mu.TellConflicts(d.cfg.Log, "iptables", d.table, diff.Conflicts)
 	touched := map[catalog.Key]struct{}{}
 	for _, c := range b.Changes {
 		x := extraOf(c.New)
@@ -261,30 +260,8 @@ func (d *Driver) complain(ports []*port) {
 		}
 		if !d.known(complaint{p.service, what}) {
 			d.cfg.Log.Warn("iptables: "+what, "service", p.service)
-			d.tell(p.service, ReasonUnsupported, what)
+			d.mu.Tell(p.service, ReasonUnsupported, what)
 		}
-	}
-}
-
-// report tells the losers of conflicts, once each.
-func (d *Driver) report(conflicts []vip.Conflict) {
-	for _, c := range d.table.News(conflicts) {
-		d.cfg.Log.Warn("iptables: address belongs to another service", "service", c.Loser, "address", c.Front, "owner", c.Winner)
-		d.tell(c.Loser, ReasonConflict, c.String())
-	}
-}
-
-// tell keeps an event until the mutex is free: who is told may ask us back.
-func (d *Driver) tell(service catalog.Key, reason, message string) {
-	d.untold = append(d.untold, func() { d.cfg.Events(service, reason, message) })
-}
-
-func (d *Driver) unlock() {
-	untold := d.untold
-	d.untold = nil
-	d.mu.Unlock()
-	for _, f := range untold {
-		f()
 	}
 }
 
@@ -312,7 +289,7 @@ func (d *Driver) Run(ctx context.Context) error {
 // tick does what time brings.
 func (d *Driver) tick() {
 	d.mu.Lock()
-	defer d.unlock()
+	defer d.mu.Unlock()
 	d.lookAtFlows()
 	for _, f := range d.families {
 		if f == nil {

@@ -10,11 +10,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/fingerpost/fingerpost/catalog"
+	"github.com/fingerpost/fingerpost/view/vip"
 )
 
 // Reasons that go with Config.Events.
 const (
-	ReasonConflict    = "VirtualIPConflict"      // another service has the address already
+	ReasonConflict    = vip.ReasonConflict       // another service has the address already
 	ReasonCannotCheck = "CannotServeHealthCheck" // the health check node port cannot be had
 )
 

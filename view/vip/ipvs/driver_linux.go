@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	nft "github.com/google/nftables"
@@ -26,7 +25,7 @@ type Driver struct {
 	metrics *metrics
 	checks  *healthcheck.Server
 
-	mu       sync.Mutex // guards what follows
+	mu       vip.Mutex // guards what follows
 	servers  *Table
 	filter   *filter
 	table    *vip.Table
@@ -34,7 +33,6 @@ type Driver struct {
 	want     map[vip.Front]*virtual
 	flows    map[vip.Front]struct{} // whose flows must be looked at
 	local    map[netip.Addr]bool    // addresses of this machine, but those on the device
-	untold   []func()               // events, to be sent without the mutex
 
 	since    time.Time
 	complete bool // everything was programmed once
@@ -82,6 +80,7 @@ func New(cfg Config) (*Driver, error) {
 		return nil, err
 	}
 	d := &Driver{
+		mu:  vip.Mutex{Events: cfg.Events},
 		cfg: cfg, metrics: newMetrics(cfg.Registerer), filter: newFilter(&cfg),
 		table:    vip.NewTable(vip.Place{Node: cfg.Node, Zone: cfg.NodeZone}),
 		services: map[catalog.Key]*service{}, want: map[vip.Front]*virtual{}, flows: map[vip.Front]struct{}{}, since: cfg.Now(),
@@ -158,9 +157,9 @@ func (d *Driver) Apply(ctx context.Context, b catalog.Batch) error {
 
 func (d *Driver) apply(b catalog.Batch) error {
 	d.mu.Lock()
-	defer d.unlock()
+	defer d.mu.Unlock()
 	diff := d.table.Apply(b.Changes)
-	d.report(diff.Conflicts)
+	d.mu.TellConflicts(d.cfg.Log, "ipvs", d.table, diff.Conflicts)
 	synced, now := b.Snapshot.Freshness().Synced, d.cfg.Now()
 	if !d.started {
 		if d.table.Len() == 0 && !synced && now.Sub(d.since) < holdFor {
@@ -377,24 +376,6 @@ func (d *Driver) everything() error {
 		return nil // not everything may be known yet
 	}
 	return d.servers.Forget()
-}
-
-// report tells the losers of conflicts, once each.
-func (d *Driver) report(conflicts []vip.Conflict) {
-	for _, c := range d.table.News(conflicts) {
-		d.cfg.Log.Warn("ipvs: address belongs to another service", "service", c.Loser, "address", c.Front, "owner", c.Winner)
-		d.untold = append(d.untold, func() { d.cfg.Events(c.Loser, ReasonConflict, c.String()) })
-	}
-}
-
-// unlock sends events without the mutex: who is told may ask us back.
-func (d *Driver) unlock() {
-	untold := d.untold
-	d.untold = nil
-	d.mu.Unlock()
-	for _, f := range untold {
-		f()
-	}
 }
 
 // FallsBackToTerminating says that endpoints which are terminating but still

@@ -29,7 +29,7 @@ func (d *Driver) Run(ctx context.Context) error {
 // tick does what time brings.
 func (d *Driver) tick() {
 	d.mu.Lock()
-	defer d.unlock()
+	defer d.mu.Unlock()
 	if !d.started {
 		return
 	}

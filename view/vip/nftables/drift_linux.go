@@ -37,7 +37,7 @@ func (d *Driver) Run(ctx context.Context) error {
 			err := <-ended
 			d.mu.Lock()
 			d.k.close()
-			d.unlock()
+			d.mu.Unlock()
 			return err
 		}
 	}
@@ -47,14 +47,14 @@ func (d *Driver) Run(ctx context.Context) error {
 func (d *Driver) lookBeside(ctx context.Context) {
 	d.mu.Lock()
 	pause := 3 * d.udpCost
-	d.unlock()
+	d.mu.Unlock()
 	select {
 	case <-ctx.Done():
 		return
 	case <-time.After(pause):
 	}
 	d.mu.Lock()
-	defer d.unlock()
+	defer d.mu.Unlock()
 	d.lookAtFlows()
 }
 
@@ -62,7 +62,7 @@ func (d *Driver) lookBeside(ctx context.Context) {
 // changed the ruleset.
 func (d *Driver) look() {
 	d.mu.Lock()
-	defer d.unlock()
+	defer d.mu.Unlock()
 	now := d.cfg.Now()
 	if !d.started {
 		return

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	nft "github.com/google/nftables"
@@ -24,7 +23,7 @@ type Driver struct {
 	checks  *healthcheck.Server
 	wake    chan struct{} // UDP flows wait to be looked at
 
-	mu       sync.Mutex // guards what follows
+	mu       vip.Mutex // guards what follows
 	k        kernel
 	families [2]*family // IPv4, IPv6; nil: the kernel has none
 	shape    shape
@@ -33,7 +32,6 @@ type Driver struct {
 	counts   map[place]int // frontends that want an element of a counted set
 	plans    [2]map[plan]bool
 	said     map[catalog.Key]struct{} // services whose family was reported
-	untold   []func()                 // events, to be sent without the mutex
 	was      []element                // memory that change uses again
 	will     []element
 
@@ -59,6 +57,7 @@ type Driver struct {
 func New(cfg Config) (*Driver, error) {
 	cfg = cfg.withDefaults()
 	d := &Driver{
+		mu:      vip.Mutex{Events: cfg.Events},
 		cfg:     cfg,
 		metrics: newMetrics(cfg.Registerer),
 		wake:    make(chan struct{}, 1),
@@ -156,12 +155,12 @@ func (d *Driver) Apply(ctx context.Context, b catalog.Batch) error {
 
 func (d *Driver) apply(b catalog.Batch) error {
 	d.mu.Lock()
-	defer d.unlock()
+	defer d.mu.Unlock()
 	if !d.started {
 		d.start()
 	}
 	diff := d.table.Apply(b.Changes)
-	d.report(diff.Conflicts)
+	d.mu.TellConflicts(d.cfg.Log, "nftables", d.table, diff.Conflicts)
 	err := d.program(&diff)
 	if d.adopted != nil && err == nil && b.Snapshot.Freshness().Synced {
 		err = d.forget()
@@ -295,29 +294,7 @@ func (d *Driver) unsupported(f *vip.Frontend) {
 	}
 	d.said[f.Service] = struct{}{}
 	d.cfg.Log.Warn("nftables: the kernel does not serve this family", "service", f.Service, "address", f.Front)
-	d.tell(f.Service, ReasonUnsupported, fmt.Sprintf("this node's kernel cannot serve %s; use addresses of the other family", f.Front))
-}
-
-// report tells the losers of conflicts, once each.
-func (d *Driver) report(conflicts []vip.Conflict) {
-	for _, c := range d.table.News(conflicts) {
-		d.cfg.Log.Warn("nftables: address belongs to another service", "service", c.Loser, "address", c.Front, "owner", c.Winner)
-		d.tell(c.Loser, ReasonConflict, c.String())
-	}
-}
-
-// tell keeps an event until the mutex is free: who is told may ask us back.
-func (d *Driver) tell(service catalog.Key, reason, message string) {
-	d.untold = append(d.untold, func() { d.cfg.Events(service, reason, message) })
-}
-
-func (d *Driver) unlock() {
-	untold := d.untold
-	d.untold = nil
-	d.mu.Unlock()
-	for _, f := range untold {
-		f()
-	}
+	d.mu.Tell(f.Service, ReasonUnsupported, fmt.Sprintf("this node's kernel cannot serve %s; use addresses of the other family", f.Front))
 }
 
 // FallsBackToTerminating says that endpoints which are terminating but still

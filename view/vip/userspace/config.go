@@ -9,12 +9,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/fingerpost/fingerpost/catalog"
+	"github.com/fingerpost/fingerpost/view/vip"
 )
 
 // Reasons that go with Config.Events.
 const (
 	ReasonCannotListen = "CannotListen"         // the address or port cannot be had
-	ReasonConflict     = "VirtualIPConflict"    // another service has the address already
+	ReasonConflict     = vip.ReasonConflict     // another service has the address already
 	ReasonLoop         = "EndpointLoop"         // an endpoint is an address of the proxy itself
 	ReasonUnsupported  = "ProtocolNotSupported" // SCTP
 )

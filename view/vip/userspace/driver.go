@@ -26,13 +26,12 @@ type Driver struct {
 	conns    conns
 	copier   copier
 
-	mu      sync.Mutex // guards what follows, and the listeners' own fields
+	mu      vip.Mutex // guards what follows, and the listeners' own fields
 	table   *vip.Table
 	byFront map[vip.Front][]*listener
 	failing map[*listener]struct{}
 	stopped bool
-	said    int      // complaints in this round
-	untold  []func() // events, to be sent without the mutex
+	said    int // complaints in this round
 
 	spotMu sync.RWMutex // held for a moment only: clients wait for it
 	spots  map[spot]*listener
@@ -49,6 +48,7 @@ type spot struct {
 func New(cfg Config) (*Driver, error) {
 	cfg = cfg.withDefaults()
 	d := &Driver{
+		mu:       vip.Mutex{Events: cfg.Events},
 		cfg:      cfg,
 		began:    cfg.Now(),
 		net:      cfg.net,
@@ -121,7 +121,7 @@ func (d *Driver) stop() {
 // Apply makes the sockets follow a batch of changes.
 func (d *Driver) Apply(_ context.Context, b catalog.Batch) error {
 	d.mu.Lock()
-	defer d.unlock()
+	defer d.mu.Unlock()
 	if d.stopped {
 		return errors.New("userspace: apply a change: the proxy has stopped")
 	}
@@ -136,7 +136,7 @@ func (d *Driver) Apply(_ context.Context, b catalog.Batch) error {
 	for _, f := range diff.Put {
 		d.put(f)
 	}
-	d.report(diff.Conflicts)
+	d.mu.TellConflicts(d.cfg.Log, "userspace", d.table, diff.Conflicts)
 	d.summarize()
 	d.metrics.vip.Programmed(b.Oldest, d.cfg.Now(), d.table.Len())
 	return nil
@@ -205,14 +205,6 @@ func (d *Driver) places(f *vip.Frontend) []netip.AddrPort {
 	}
 }
 
-// report tells the losers of conflicts, once each.
-func (d *Driver) report(conflicts []vip.Conflict) {
-	for _, c := range d.table.News(conflicts) {
-		d.cfg.Log.Warn("userspace: address belongs to another service", "service", c.Loser, "address", c.Front, "owner", c.Winner)
-		d.tell(c.Loser, ReasonConflict, c.String())
-	}
-}
-
 // elapsed is the time since the driver was made.
 func (d *Driver) elapsed(now time.Time) int64 { return int64(now.Sub(d.began)) }
 
@@ -222,7 +214,7 @@ func (d *Driver) tick(now time.Time) {
 	d.sessions.expire(now)
 	d.suspects.expire(now)
 	d.mu.Lock()
-	defer d.unlock()
+	defer d.mu.Unlock()
 	d.said = 0
 	for l := range d.failing {
 		if !now.Before(l.retryAt) {
@@ -230,20 +222,6 @@ func (d *Driver) tick(now time.Time) {
 		}
 	}
 	d.summarize()
-}
-
-// tell keeps an event until the mutex is free: who is told may ask us back.
-func (d *Driver) tell(service catalog.Key, reason, message string) {
-	d.untold = append(d.untold, func() { d.cfg.Events(service, reason, message) })
-}
-
-func (d *Driver) unlock() {
-	untold := d.untold
-	d.untold = nil
-	d.mu.Unlock()
-	for _, f := range untold {
-		f()
-	}
 }
 
 // listensOn says whether an address is one of our sockets.

@@ -147,7 +147,7 @@ func (l *listener) complain(err error) {
 		return
 	}
 	l.failure = text
-	l.d.tell(f.Service, reason, text)
+	l.d.mu.Tell(f.Service, reason, text)
 	// Ten thousand services on a privileged port are one cause, not ten
 	// thousand lines.
 	if l.d.said++; l.d.said <= maxComplaints {

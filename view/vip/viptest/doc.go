@@ -61,5 +61,8 @@
 // for what only one driver can do.
 //
 // For a driver that cannot keep clients' addresses, what comes after "sees" is
-// left out of all answers.
+// left out of all answers. One that can "own" translates in the client's socket:
+// clients of node a are seen with their own address where others masquerade
+// them. One that can "closes" has the kernel close connected UDP sockets whose
+// endpoint left, within moments; "talk" then connects anew, as a program would.
 package viptest

@@ -99,7 +99,7 @@ func (r *run) against(table *vip.Table) error {
 			to = netip.AddrPortFrom(r.cfg.NodeAddrs[i], to.Port())
 		}
 		for _, name := range []string{"p3", "a", "o"} {
-			if name == "p3" && f.LocalOnly && !slices.Contains(r.s.Can, "shortcut") {
+			if name == "p3" && f.LocalOnly && !r.s.can("shortcut") {
 				continue
 			}
 			list, others := f.For(name == "o"), f.Backends
@@ -111,12 +111,12 @@ func (r *run) against(table *vip.Table) error {
 			n := 20
 			if len(want) == 0 {
 				n, want = 4, []string{"refused"}
-				if len(others) > 0 && slices.Contains(r.s.Can, "drop") {
+				if len(others) > 0 && r.s.can("drop") {
 					want = []string{"no answer"}
 				}
 			}
 			want = slices.Compact(want)
-			if f.Proto == catalog.UDP && slices.Contains(r.s.Can, "udp-cleanup") {
+			if f.Proto == catalog.UDP && r.s.can("udp-cleanup") {
 				// A flow may stay at an endpoint that new ones from there would not get.
 				all := slices.Clone(want)
 				for _, b := range slices.Concat(f.Backends, f.Local) {
@@ -144,22 +144,32 @@ func (r *run) against(table *vip.Table) error {
 // goes, it must lead to another.
 func (r *run) flow(name, to string, want []string) error {
 	id := name + " " + to
-	if r.conns[id] == nil {
-		from := r.w.hosts[name]
-		c, err := from.dial("udp", to)
-		if err != nil {
-			return err
+	end := time.Now().Add(3 * time.Second)
+	for {
+		who := ""
+		if r.conns[id] == nil {
+			from := r.w.hosts[name]
+			if c, err := from.dial("udp", to); err == nil {
+				r.conns[id] = &held{from, "udp", to, c}
+			} else if who = failure(err); !r.s.can("closes") { // else it refuses already
+				return err
+			}
 		}
-		r.conns[id] = &held{from, c}
+		if who == "" {
+			got, err := r.talk(id)
+			if err != nil {
+				return err
+			}
+			who, _, _ = strings.Cut(got[0], " sees ")
+		}
+		switch {
+		case slices.Contains(want, who):
+			return nil
+		case !r.s.can("closes") || time.Now().After(end):
+			return fmt.Errorf("the UDP flow from %s to %s leads to %s, want one of %v", name, to, who, want)
+		}
+		<-time.After(20 * time.Millisecond)
 	}
-	got, err := r.talk(id)
-	if err != nil {
-		return err
-	}
-	if who, _, _ := strings.Cut(got[0], " sees "); !slices.Contains(want, who) {
-		return fmt.Errorf("the UDP flow from %s to %s leads to %s, want one of %v", name, to, who, want)
-	}
-	return nil
 }
 
 // answers gives who answers, without which address it saw.
