@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/netip"
@@ -105,7 +106,9 @@ func (s *System) addGateway(c *Config, cat *catalog.Catalog) error {
 	if err != nil {
 		return err
 	}
-	if err := e.Listen(); err != nil {
+	if err := e.Listen(); errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w; run as root, or allow everybody these ports with 'sysctl net.ipv4.ip_unprivileged_port_start=80', or choose others", err)
+	} else if err != nil {
 		return err
 	}
 	source, err := ingress.New(ingress.Config{

@@ -1,6 +1,10 @@
 package server
 
-import "testing"
+import (
+	"context"
+	"runtime"
+	"testing"
+)
 
 func TestGCPercent(t *testing.T) {
 	for _, c := range []struct {
@@ -14,4 +18,22 @@ func TestGCPercent(t *testing.T) {
 			t.Errorf("live %d MiB, busy %v: %d, want %d", c.live>>20, c.busy, got, c.want)
 		}
 	}
+}
+
+// TestAfterCollections: each collection is told, not only the first.
+func TestAfterCollections(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	told := afterCollections(ctx)
+	for range 3 {
+		for heard := false; !heard; {
+			runtime.GC()
+			select {
+			case <-told:
+				heard = true
+			default:
+				runtime.Gosched()
+			}
+		}
+	}
+	cancel()
 }

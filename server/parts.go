@@ -75,6 +75,9 @@ func (s *System) isReady() (string, error) {
 	select {
 	case <-s.ready:
 	default:
+		if name := s.waiting.Load(); name != nil {
+			return "", errors.New("starting: waiting for " + *name)
+		}
 		return "", errors.New("starting")
 	}
 	if s.stopping.Load() {

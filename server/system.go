@@ -35,6 +35,7 @@ type System struct {
 	// with /readyz saying so.
 	lameduck time.Duration
 	stopping atomic.Bool
+	waiting  atomic.Pointer[string] // for which part, while it starts
 }
 
 // stopPatience is how long one part may take to stop, beside the time that it
@@ -115,6 +116,7 @@ start:
 		if p.ready == nil {
 			continue
 		}
+		s.waiting.Store(&p.name)
 		select {
 		case <-p.ready:
 		case cause = <-failed:

@@ -153,6 +153,9 @@ func TestFollow(t *testing.T) {
 			if n, _ := c.Snapshot().Len(); n != 0 || c.Snapshot().HasNamespace("default") {
 				t.Error("something is left after everything was deleted")
 			}
+			if f.packed > 0 {
+				t.Errorf("%d requests let the server pack what it sends, object by object", f.packed)
+			}
 		})
 	}
 }

@@ -46,6 +46,7 @@ type fakeAPI struct {
 	watchList bool // streams lists
 	hidden    map[string]int
 	lists     int
+	packed    int // requests that would take a packed answer
 }
 
 type fakeEvent struct {
@@ -209,6 +210,9 @@ var fakeGroups = map[string]schema.GroupVersion{
 func (f *fakeAPI) serve(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	silent := f.silent
+	if r.Header.Get("Accept-Encoding") != "" {
+		f.packed++
+	}
 	f.mu.Unlock()
 	if silent {
 		<-r.Context().Done()

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os/exec"
 	"strings"
 	"testing"
@@ -38,14 +39,19 @@ spec:
 `)
 	m.shows(t, "https://site.example.com/page", 200, "<!doctype html>")
 	m.shows(t, "http://site.example.com/page", 308, "")
-	cmd := exec.Command(browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
-		"--user-data-dir="+t.TempDir(), "--ignore-certificate-errors", "--host-resolver-rules=MAP site.example.com 127.0.0.1",
-		"--timeout=20000", "--dump-dom", "http://site.example.com/page")
-	cmd.Env = environ(t, t.TempDir())
-	r := m.finish(t, cmd)
-	for _, want := range []string{"loaded from https://site.example.com/page<", "site heard hello<"} {
-		if !strings.Contains(r.out, want) {
-			t.Errorf("the page does not say %q (exit %d):\n%s\n%s", want, r.code, r.out, tail(r.err, 20))
+	// Browsers give up what they load when an interface comes or goes, as those of
+	// pods do.
+	eventually(t, "the page in a browser", func() error {
+		cmd := exec.Command(browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
+			"--user-data-dir="+t.TempDir(), "--ignore-certificate-errors", "--host-resolver-rules=MAP site.example.com 127.0.0.1",
+			"--timeout=20000", "--dump-dom", "http://site.example.com/page")
+		cmd.Env = environ(t, t.TempDir())
+		r := m.finish(t, cmd)
+		for _, want := range []string{"loaded from https://site.example.com/page<", "site heard hello<"} {
+			if !strings.Contains(r.out, want) {
+				return fmt.Errorf("the page does not say %q (exit %d):\n%s\n%s", want, r.code, r.out, tail(r.err, 20))
+			}
 		}
-	}
+		return nil
+	})
 }

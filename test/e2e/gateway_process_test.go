@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -94,13 +95,16 @@ func TestGatewayProcess(t *testing.T) {
 	config := sys.gatewayFile(t)
 	sys.apply(t, ns, behind(t, "echo", a, b)+behind(t, "nobody")+rule{name: "web", host: "web.example.com"}.String()+
 		rule{name: "empty", host: "empty.example.com", service: "nobody"}.String())
-	one := sys.gatewayAt(t, 1, config, "--state-dir", t.TempDir())
+	log := filepath.Join(t.TempDir(), "access.log")
+	one := sys.gatewayAt(t, 1, config, "--state-dir", t.TempDir(), "--proxy-protocol-from", sys.site.ip(60, 1)+"/32", "--access-log", log, "--access-log-format", "json")
 	one.ready(t)
 	one.comes(t, ask{"a request", []string{"http://web.example.com/"}, 200, nil, nil})
 	ip := func(g *gateway) string { return strings.TrimSuffix(g.http, ":8080") }
 	sys.wantStatus(t, ns, "web", ip(one))
 
 	t.Run("asked", func(t *testing.T) { gatewayAsked(t, one, ip(one)) })
+
+	t.Run("behind a load balancer", func(t *testing.T) { gatewayProxied(t, one, sys.site.ip(60, 1), log) })
 
 	// A second one: both addresses are told, and one when it has gone.
 	two := sys.gatewayAt(t, 2, config, "--publish-address", "two.example.com")
@@ -121,7 +125,13 @@ func TestGatewayProcess(t *testing.T) {
 	if code, text := fetch("http://" + one.obs + "/readyz"); code != 200 {
 		t.Errorf("/readyz of a gateway that serves without the server: %d %s", code, text)
 	}
-	one.says(t, 0, "explain", "http://web.example.com/")
+	b.close()
+	for range 20 {
+		one.is(t, ask{"without the server, with a dead endpoint", []string{"http://web.example.com/"}, 200, []string{"X-Endpoint: a"}, nil})
+	}
+	if r := one.says(t, 0, "explain", "http://web.example.com/"); !strings.Contains(r.out, "left out for") {
+		t.Errorf("explain does not say that an endpoint is left out:\n%s", r.out)
+	}
 	// A new one knows no routes, says so, and gets them when the server is back.
 	three := sys.gatewayAt(t, 3, config)
 	eventually(t, "503 of a gateway that knows nothing yet", func() error {
@@ -131,7 +141,7 @@ func TestGatewayProcess(t *testing.T) {
 		}
 		return unless(r.status == 503 && r.header.Get("Retry-After") != "", "%v", r)
 	})
-	if code, text := fetch("http://" + three.obs + "/readyz"); code != 503 || text == "" {
+	if code, text := fetch("http://" + three.obs + "/readyz"); code != 503 || !strings.Contains(text, "waiting for") {
 		t.Errorf("/readyz of a gateway that knows nothing yet: %d %q", code, text)
 	}
 	if r := three.says(t, 4, "explain", "http://web.example.com/"); !strings.Contains(r.err, "not ready") {
@@ -215,6 +225,51 @@ func gatewayAsked(t *testing.T, g *gateway, ip string) {
 			t.Errorf("fingerpost gateway %s: exit %d, want 2 and %q\n%s", flag, r.code, say, r.err)
 		}
 	}
+}
+
+// gatewayProxied: a load balancer that begins connections with a PROXY protocol
+// header is believed, and nobody else.
+func gatewayProxied(t *testing.T, g *gateway, balancer, log string) {
+	say := func(from, begin string) string {
+		t.Helper()
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: patience}
+		c, err := d.Dial("tcp", g.http)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(patience))
+		if _, err := io.WriteString(c, begin+"GET /proxied HTTP/1.1\r\nHost: web.example.com\r\nConnection: close\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		all, _ := io.ReadAll(c) // refused connections end as they will
+		return string(all)
+	}
+	const header = "PROXY TCP4 203.0.113.7 192.0.2.1 4711 80\r\n"
+	if got := say(balancer, header); !strings.Contains(got, `"X-Real-Ip":["203.0.113.7"]`) {
+		t.Errorf("of the load balancer: %s", got)
+	}
+	if got := say(g.sys.site.ip(60, 2), header); strings.Contains(got, "200 OK") {
+		t.Errorf("of somebody else: %s", got)
+	}
+	if got := say(g.sys.site.ip(60, 2), ""); !strings.Contains(got, `"X-Real-Ip":["`+g.sys.site.ip(60, 2)+`"]`) {
+		t.Errorf("without header: %s", got)
+	}
+	eventually(t, "the access log", func() error {
+		text, err := os.ReadFile(log)
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(text)) {
+			if !json.Valid([]byte(line)) {
+				return halt{fmt.Errorf("a line that is no JSON: %s", line)}
+			}
+			if strings.Contains(line, "203.0.113.7") && strings.Contains(line, "/proxied") && strings.Contains(line, "web.example.com") {
+				return nil
+			}
+		}
+		return fmt.Errorf("no line of the request:\n%s", text)
+	})
 }
 
 // stress is clients that keep their connections.

@@ -147,6 +147,7 @@ func (d *doorway) is(t testing.TB, q ask) *answer {
 type endpoint struct {
 	name, addr string
 	port       int
+	close      func()
 }
 
 // saw is what an endpoint says: who it is, and the request.
@@ -179,8 +180,9 @@ func listenEndpoint(t testing.TB, s *site, net_, host, port int, name string, cf
 		}
 		_ = srv.Serve(l)
 	}()
-	t.Cleanup(func() { _ = srv.Close() })
-	return endpoint{name, s.ip(net_, host), port}
+	stop := func() { _ = srv.Close() }
+	t.Cleanup(stop)
+	return endpoint{name, s.ip(net_, host), port, stop}
 }
 
 func tellSaw(name string) http.Handler {

@@ -35,8 +35,8 @@ func program(name string, args []string) int {
 // web answers "name pid" and can be made sick. /env shows its environment.
 func web(listen, name string) error {
 	var sick atomic.Bool
-	var once sync.Once
-	shown := make(chan struct{})
+	var mu sync.Mutex
+	shown := make(chan struct{}) // of the page that was asked for last
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, "%s %d\n", name, os.Getpid()) })
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -50,6 +50,9 @@ func web(listen, name string) error {
 		}
 	})
 	mux.HandleFunc("GET /page", func(w http.ResponseWriter, _ *http.Request) {
+		mu.Lock()
+		shown = make(chan struct{})
+		mu.Unlock()
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		fmt.Fprint(w, page)
 	})
@@ -62,7 +65,13 @@ func web(listen, name string) error {
 		for {
 			kind, data, err := c.ReadMessage()
 			if string(data) == "shown" {
-				once.Do(func() { close(shown) })
+				mu.Lock()
+				defer mu.Unlock()
+				select {
+				case <-shown:
+				default:
+					close(shown)
+				}
 				return
 			}
 			if err != nil || c.WriteMessage(kind, append([]byte(name+" heard "), data...)) != nil {
@@ -72,8 +81,11 @@ func web(listen, name string) error {
 	})
 	// The page has loaded when it has shown what it heard.
 	mux.HandleFunc("GET /shown", func(_ http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		done := shown
+		mu.Unlock()
 		select {
-		case <-shown:
+		case <-done:
 		case <-r.Context().Done():
 		}
 	})

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -42,6 +41,9 @@ type Engine struct {
 
 	mu    sync.Mutex // one change of the state at a time
 	stale bool       // clusters may be needed no more
+	// unchecked are hosts that changed; changed tells housekeep of them.
+	unchecked []map[string]*route.Host
+	changed   chan struct{}
 
 	asideMu sync.Mutex
 	asides  map[cluster.Key]time.Time
@@ -49,6 +51,7 @@ type Engine struct {
 	listenMu  sync.Mutex
 	listeners []*listener
 	conns     registry
+	crew      crew
 	tunnels   tunnels
 	stopping  atomic.Bool
 	metrics   *observe.Metrics
@@ -76,6 +79,7 @@ func New(cfg Config) (*Engine, error) {
 		server:     []byte(cfg.Name),
 		retryAfter: []byte("1"),
 		asides:     map[cluster.Key]time.Time{},
+		changed:    make(chan struct{}, 1),
 	}
 	var err error
 	if e.filters, err = filter.New(cfg.Filter); err != nil {
@@ -146,6 +150,7 @@ func (e *Engine) SetRoutes(u route.Update) {
 		n.carried = e.passes(&n, &u)
 	}
 	e.certify(&u)
+	e.meet(&u)
 	e.publish(&n)
 }
 
@@ -159,7 +164,7 @@ func (e *Engine) passes(n *state, u *route.Update) bool {
 	if !n.carried {
 		return false
 	}
-	for _, h := range n.table.Hosts() {
+	for h := range n.table.All {
 		if h.Passthrough != nil {
 			return true
 		}
@@ -217,6 +222,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	accepting.Wait()
 	e.drain()
+	e.crew.close()
 	e.http2.Workers.Close()
 	cancel()
 	wg.Wait()
@@ -243,63 +249,6 @@ func (e *Engine) drain() {
 		case <-time.After(time.Second):
 		}
 	}
-}
-
-// housekeep lets go of clusters that no route needs. They stay for a while:
-// exchanges that began with an old route may still ask for another endpoint.
-func (e *Engine) housekeep(ctx context.Context) {
-	const every = 10 * time.Second
-	t := time.NewTicker(every)
-	defer t.Stop()
-	pending := false
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-		}
-		e.mu.Lock()
-		stale := e.stale
-		e.stale = false
-		e.mu.Unlock()
-		if pending && !stale || e.expire(every) {
-			e.prune()
-		}
-		pending = stale
-	}
-}
-
-// expire forgets clusters of our own requests that were not used for a while.
-func (e *Engine) expire(every time.Duration) (any bool) {
-	e.asideMu.Lock()
-	defer e.asideMu.Unlock()
-	now := e.cfg.Now()
-	maps.DeleteFunc(e.asides, func(_ cluster.Key, used time.Time) bool {
-		old := now.Sub(used) > 30*every
-		any = any || old
-		return old
-	})
-	return any
-}
-
-func (e *Engine) prune() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	used := map[cluster.Key]bool{}
-	use := func(k cluster.Key) { used[k] = true }
-	table := e.state.Load().table
-	for _, h := range table.Hosts() {
-		keys(h, use)
-	}
-	if g := table.Global(); g != nil && g.Default != nil {
-		keys(&route.Host{Rules: []route.Rule{{Backends: []route.Backend{*g.Default}}}}, use)
-	}
-	e.asideMu.Lock()
-	for k := range e.asides {
-		used[k] = true
-	}
-	e.asideMu.Unlock()
-	e.clusters.Keep(func(k cluster.Key) bool { return used[k] })
 }
 
 // Addrs are where the gateway listens, in the order of Config.Listeners.

@@ -139,11 +139,12 @@ func (x *exchange) run(peer *stream.Peer) {
 		x.answer(400, nil, nil, m.Refused)
 		return
 	}
-	t, _ := m.Data.(*target)
-	if t == nil {
+	l, _ := m.Data.(*lazy)
+	if l == nil {
 		x.unmatched()
 		return
 	}
+	t := l.of(s)
 	x.to = t
 	if t.chain == nil {
 		x.answer(503, nil, nil, "The route cannot be served as it is configured.")

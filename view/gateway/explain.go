@@ -69,10 +69,11 @@ func (e *Engine) Explain(q Question) Explanation {
 	out := Explanation{Steps: s.table.Explain(&rq)}
 	out.Ready, out.Why = e.Ready()
 	m := s.table.Match(&rq)
-	t, _ := m.Data.(*target)
-	if t == nil || m.Refused != "" {
+	l, _ := m.Data.(*lazy)
+	if l == nil || m.Refused != "" {
 		return out
 	}
+	t := l.of(s)
 	r := t.rule
 	out.Rule, out.Origin, out.Problem, out.Policy = r, r.Origin.String(), t.problem, described(r)
 	out.Backends = append(out.Backends, t.primary.states(r.Backends, false)...)
@@ -178,7 +179,7 @@ func (e *Engine) Stats() Stats {
 			s.Idle++
 		}
 	}
-	s.Hosts = len(e.state.Load().table.Hosts())
+	s.Hosts = e.state.Load().table.Len()
 	s.Clusters = len(e.clusters.All())
 	return s
 }

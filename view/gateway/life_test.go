@@ -391,10 +391,12 @@ func TestPanic(t *testing.T) {
 	r := newRig(t, Config{}, policy(), newEndpoint(t, hello("x")))
 	good := r.e.state.Load()
 	m := good.table.Match(&route.Query{Host: []byte("a"), Path: []byte("/")})
-	bad := *m.Data.(*target)
+	bad := *m.Data.(*lazy).target()
 	bad.primary.policy = nil // which nothing can make
+	broken := &lazy{}
+	broken.made.Store(&bad)
 	r.e.state.Store(&state{ready: true, table: route.Build(&route.Update{Hosts: map[string]*route.Host{"": {Rules: []route.Rule{{Path: route.Path{Value: "/"}}}}}},
-		func(*route.Host, *route.Rule) any { return &bad })})
+		func(*route.Host, *route.Rule) any { return broken })})
 	c := r.client().send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx")
 	if err := c.closed(); err == nil {
 		t.Error("the connection ends as if all were well")

@@ -92,6 +92,6 @@ func (e *Engine) accept(l *listener) {
 			continue
 		}
 		k.open(c)
-		go k.serve()
+		e.crew.serve(k)
 	}
 }

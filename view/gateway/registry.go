@@ -18,8 +18,8 @@ type registry struct {
 	total    atomic.Uint64
 }
 
-// add takes a connection in; over the limit an idle one is closed for it, and
-// if there is none, false.
+// add takes a connection in; over the limit those that have been idle for longest
+// are closed for it, and if there are none, false.
 func (r *registry) add(c *client, limit int) bool {
 	r.mu.Lock()
 	if r.all == nil {
@@ -33,9 +33,9 @@ func (r *registry) add(c *client, limit int) bool {
 		return true
 	}
 	r.mu.Unlock()
-	// What is closed here goes away in a moment; until then the limit may be
-	// exceeded by as many.
-	if r.shed(1) == 0 {
+	// Looking for idle ones costs time, so that several are closed at once. They
+	// go away in a moment; until then the limit may be exceeded by as many.
+	if r.shed(max(1, limit/64)) == 0 {
 		r.refused.Add(1)
 		return false
 	}

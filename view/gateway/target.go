@@ -3,6 +3,7 @@ package gateway
 import (
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/fingerpost/fingerpost/view/gateway/cluster"
@@ -10,6 +11,42 @@ import (
 	"github.com/fingerpost/fingerpost/view/gateway/observe"
 	"github.com/fingerpost/fingerpost/view/gateway/route"
 )
+
+// lazy is a rule that is made ready when a request needs it: most rules of a
+// large table never see one, and each needs chains, clusters and counters.
+type lazy struct {
+	e    *Engine
+	host *route.Host
+	rule *route.Rule
+	made atomic.Pointer[target]
+}
+
+// compile is for the table: see [lazy].
+func (e *Engine) compile(h *route.Host, r *route.Rule) any { return &lazy{e: e, host: h, rule: r} }
+
+// target makes the rule ready, if nobody did.
+func (l *lazy) target() *target {
+	if t := l.made.Load(); t != nil {
+		return t
+	}
+	l.made.CompareAndSwap(nil, l.e.prepare(l.host, l.rule))
+	return l.made.Load()
+}
+
+// of is target for a request that found the rule in a state that may be an old
+// one by now: then nobody may need the clusters any more.
+func (l *lazy) of(s *state) *target {
+	if t := l.made.Load(); t != nil {
+		return t
+	}
+	t := l.target()
+	if e := l.e; e.state.Load() != s {
+		e.mu.Lock()
+		e.stale = true
+		e.mu.Unlock()
+	}
+	return t
+}
 
 // target is a rule, ready for requests.
 type target struct {
@@ -41,13 +78,12 @@ type share struct {
 	upTo    uint32 // of total
 }
 
-// compile makes the target of a rule.
-func (e *Engine) compile(h *route.Host, r *route.Rule) any {
+// prepare makes the target of a rule.
+func (e *Engine) prepare(h *route.Host, r *route.Rule) *target {
 	t := &target{rule: r, problem: r.Problem, counters: e.counters(h, r.Origin, r.Backends, false)}
 	chain, err := e.filters.Compile(h, r)
 	if err != nil {
-		t.problem = err.Error()
-		e.cfg.Log.Warn("a route cannot be served", "kind", r.Origin.Kind, "namespace", r.Origin.Namespace, "name", r.Origin.Name, "err", err)
+		t.problem = err.Error() // the log has it from check
 		return t
 	}
 	t.chain = chain
@@ -137,41 +173,4 @@ func (p *place) choose() *cluster.Cluster {
 // there is another endpoint to ask.
 func (p *place) retries(status int) bool {
 	return len(p.policy.Retry.On) > 0 && slices.Contains(p.policy.Retry.On, status)
-}
-
-// keys gives the clusters that a host's rules need.
-func keys(h *route.Host, use func(cluster.Key)) {
-	add := func(backends []route.Backend, p *route.Policy) {
-		for i := range backends {
-			if k, err := cluster.KeyOf(&backends[i], p); err == nil {
-				use(k)
-			}
-		}
-	}
-	if h.Passthrough != nil {
-		add([]route.Backend{*h.Passthrough}, &route.Policy{})
-	}
-	none := &route.Policy{}
-	for i := range h.Rules {
-		r := &h.Rules[i]
-		p := r.Policy
-		if p == nil {
-			p = none
-		}
-		add(r.Backends, p)
-		for j := range r.Canaries {
-			if c := &r.Canaries[j]; c.Policy != nil {
-				add(c.Backends, c.Policy)
-			} else {
-				add(c.Backends, p)
-			}
-		}
-		if p.Errors != nil {
-			add([]route.Backend{*p.Errors}, none)
-		}
-		if p.Auth != nil && p.Auth.Backend != nil {
-			add([]route.Backend{*p.Auth.Backend}, none)
-			add([]route.Backend{*p.Auth.Backend}, &route.Policy{Protocol: route.HTTPS})
-		}
-	}
 }

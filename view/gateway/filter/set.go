@@ -86,3 +86,14 @@ func New(cfg Config) (*Set, error) {
 // Compile makes the chain of a rule. An error says what of the policy cannot
 // be done, and that the rule must not be served without it.
 func (s *Set) Compile(h *route.Host, r *route.Rule) (*Chain, error) { return compile(s, h, r) }
+
+// Check is Compile for those who only want to know whether that works.
+func (s *Set) Check(h *route.Host, r *route.Rule) error {
+	p := r.Policy
+	if r.Redirect == nil && (p == nil || p.AppRoot == "" && p.Rewrite == nil && p.UpstreamHost == "" && len(p.Allow) == 0 && p.Auth == nil && p.CORS == nil &&
+		p.Balance.HashBy == "" && p.ForwardPrefix == "" && len(p.RequestFields) == 0 && len(p.ResponseFields) == 0) {
+		return nil // nothing that could go wrong
+	}
+	_, err := compile(s, h, r)
+	return err
+}

@@ -203,6 +203,11 @@ func (c *conn) fail(err error) {
 		return
 	}
 	c.err = c.lost(err)
+	if c.client && !c.settled && errors.Is(c.err, stream.ErrClosed) && !errors.Is(c.err, errTimeout) {
+		// It has not even said its preface: an endpoint that ended before it
+		// accepted the connection.
+		c.failStreams(errAway)
+	}
 	c.failStreams(c.err)
 	c.wakeWriters()
 	c.out = nil

@@ -201,7 +201,9 @@ func (c *conn) continuation(h wire.Header, p []byte) error {
 	}
 	c.frames++
 	c.rest = append(c.rest, p...)
-	if len(c.rest) > c.cfg.Head.Size || c.frames > 8+c.cfg.Head.Size/1024 {
+	// A head that is too large is to be answered (431), which other streams of the
+	// connection do not notice; one without end is not waited for.
+	if len(c.rest) > 2*c.cfg.Head.Size || c.frames > 8+c.cfg.Head.Size/1024 {
 		return errHead
 	}
 	if h.Flags&wire.EndHeaders == 0 {

@@ -89,6 +89,16 @@ func (w *writer) run() {
 		giveBack(b)
 		c.mu.Lock()
 		c.written++
+		if err != nil && c.client && c.err == nil {
+			// The endpoint has closed the connection. What it said before may not have
+			// been read yet, and a GOAWAY tells which requests it never saw: the
+			// reader comes to the end at once, and fails what is left. Nobody writes
+			// any more, as writing stays set.
+			c.peerGone, c.out = true, nil
+			c.net.SetReadDeadline(time.Now().Add(lingering))
+			c.mu.Unlock()
+			return
+		}
 		if err != nil {
 			c.fail(err)
 			break

@@ -91,15 +91,15 @@ func BenchmarkFew(b *testing.B) {
 	for _, n := range []int{1, 2, 4, 6, 8, 12} {
 		u := big(1, n)
 		h := u.Hosts["host-0.example.com"]
-		list := &entry{list: make([]compiled, n)}
+		list := &index{list: make([]compiled, n)}
 		for i := range list.list {
 			list.list[i].prepare(h, &h.Rules[i], nil)
 		}
-		tree := &entry{host: h}
+		tree := &index{host: h}
 		tree.many(nil, nil)
 		q := &Query{}
 		path := fmt.Appendf(nil, "/app-%d/v1/some/thing", n-1)
-		for name, e := range map[string]*entry{"list": list, "tree": tree} {
+		for name, e := range map[string]*index{"list": list, "tree": tree} {
 			b.Run(fmt.Sprintf("%s/%d", name, n), func(b *testing.B) {
 				for b.Loop() {
 					e.find(q, path)

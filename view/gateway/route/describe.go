@@ -32,7 +32,7 @@ func (t *Table) Describe() []Description {
 		}
 	}
 	if t != nil && t.fallback != nil {
-		r := t.fallback.list[0].rule
+		r := &t.fallback.host.Rules[0]
 		out = append(out, Description{Host: "*", Kind: "Default", Path: "/", Target: target(r), Origin: r.Origin.String()})
 	}
 	return out
@@ -68,6 +68,40 @@ func (t *Table) Hosts() []*Host {
 	return out
 }
 
+// All gives the hosts in no order.
+func (t *Table) All(yield func(*Host) bool) {
+	for e := range t.each {
+		if !yield(e.host) {
+			return
+		}
+	}
+}
+
+// Len is how many hosts there are.
+func (t *Table) Len() int {
+	if t == nil {
+		return 0
+	}
+	if t.any != nil {
+		return t.count + 1
+	}
+	return t.count
+}
+
+// each gives all entries in no order.
+func (t *Table) each(yield func(*entry) bool) {
+	if t == nil || t.any != nil && !yield(t.any) || t.shards == nil {
+		return
+	}
+	for i := range t.shards {
+		for _, e := range t.shards[i].slots {
+			if e != nil && !yield(e) {
+				return
+			}
+		}
+	}
+}
+
 // Global gives what is not of a host; nil: nothing was said.
 func (t *Table) Global() *Global {
 	if t == nil {
@@ -81,8 +115,8 @@ func (t *Table) entries() []*entry {
 		return nil
 	}
 	var out []*entry
-	for _, e := range t.slots {
-		if e != nil {
+	for e := range t.each {
+		if e != t.any {
 			out = append(out, e)
 		}
 	}

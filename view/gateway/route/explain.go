@@ -96,9 +96,10 @@ func (e *entry) ordered() []*compiled {
 	if e == nil {
 		return nil
 	}
-	out := slices.Clone(e.all)
-	for i := range e.list {
-		out = append(out, &e.list[i])
+	x := e.peek()
+	out := slices.Clone(x.all)
+	for i := range x.list {
+		out = append(out, &x.list[i])
 	}
 	slices.SortStableFunc(out, better)
 	return out

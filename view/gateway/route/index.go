@@ -3,6 +3,7 @@ package route
 import (
 	"cmp"
 	"slices"
+	"sync/atomic"
 )
 
 // few is up to how many rules of a host are simply tried one after the other.
@@ -19,11 +20,18 @@ type compiled struct {
 	data       any
 }
 
-// entry is a host, ready to be matched.
+// entry is a host in the table.
 type entry struct {
 	name string
 	hash uint64
-	host *Host
+	from *Host // as it was given
+	host *Host // with the name that it is found by
+	made atomic.Pointer[index]
+}
+
+// index is a host, ready to be matched.
+type index struct {
+	host *Host      // every rule has a policy
 	list []compiled // a host with few rules: all, best first
 	// A host with many:
 	all     []*compiled // in the order of the host
@@ -31,13 +39,40 @@ type entry struct {
 	regexes []*compiled // best first
 }
 
-// index prepares a host. What old has of the same rules is taken over.
-func index(h *Host, old *entry, compile func(*Host, *Rule) any) *entry {
-	e := &entry{name: h.Name, host: h}
-	if len(h.Rules) <= few {
-		e.list = make([]compiled, len(h.Rules))
-		for i := range h.Rules {
-			e.list[i].prepare(h, &h.Rules[i], compile)
+// index gives what matching needs. That of hosts with few rules is made when
+// the first request comes: most hosts of a large table do not see one for long.
+func (e *entry) index(compile func(*Host, *Rule) any) *index {
+	if x := e.made.Load(); x != nil {
+		return x
+	}
+	return e.prepare(nil, compile)
+}
+
+// peek is index for those who only want to look.
+func (e *entry) peek() *index {
+	if x := e.made.Load(); x != nil {
+		return x
+	}
+	return newIndex(e.host, nil, nil)
+}
+
+func (e *entry) prepare(old *entry, compile func(*Host, *Rule) any) *index {
+	var before *index
+	if old != nil {
+		before = old.made.Load()
+	}
+	e.made.CompareAndSwap(nil, newIndex(e.host, before, compile))
+	return e.made.Load()
+}
+
+// newIndex prepares a host. What old has of the same rules is taken over.
+func newIndex(h *Host, old *index, compile func(*Host, *Rule) any) *index {
+	e := &index{host: complete(h)}
+	rules := e.host.Rules
+	if len(rules) <= few {
+		e.list = make([]compiled, len(rules))
+		for i := range rules {
+			e.list[i].prepare(e.host, &rules[i], compile)
 		}
 		if len(e.list) > 1 {
 			slices.SortStableFunc(e.list, func(a, b compiled) int { return better(&a, &b) })
@@ -50,7 +85,7 @@ func index(h *Host, old *entry, compile func(*Host, *Rule) any) *entry {
 
 // many indexes a host with many rules. What is taken over from before is told
 // by comparing rules from both ends, as most changes are of one object's.
-func (e *entry) many(old *entry, compile func(*Host, *Rule) any) {
+func (e *index) many(old *index, compile func(*Host, *Rule) any) {
 	rules := e.host.Rules
 	e.all = make([]*compiled, len(rules))
 	if old == nil || old.all == nil || !sameHost(old.host, e.host) {
@@ -71,23 +106,31 @@ func (e *entry) many(old *entry, compile func(*Host, *Rule) any) {
 		e.afresh(compile)
 		return
 	}
+	bare := e.bare()
 	for i := range fresh {
 		// A copy, so that a rule that stays through many changes does not keep the
 		// hosts of all of them.
 		r := rules[head+i]
 		fresh[i] = new(compiled)
-		fresh[i].prepare(e.host, &r, compile)
+		fresh[i].prepare(bare, &r, compile)
 	}
 	e.root, e.regexes = old.root, old.regexes
 	e.place(gone, fresh)
 }
 
+// bare is the host without its rules, for rules that outlive it.
+func (e *index) bare() *Host {
+	h := *e.host
+	h.Rules = nil
+	return &h
+}
+
 // afresh indexes all rules.
-func (e *entry) afresh(compile func(*Host, *Rule) any) {
-	rules := e.host.Rules
+func (e *index) afresh(compile func(*Host, *Rule) any) {
+	rules, bare := e.host.Rules, e.bare()
 	all := make([]compiled, len(rules))
 	for i := range rules {
-		all[i].prepare(e.host, &rules[i], compile)
+		all[i].prepare(bare, &rules[i], compile)
 		e.all[i] = &all[i]
 	}
 	ed := new(edition)
@@ -118,7 +161,7 @@ func (e *entry) afresh(compile func(*Host, *Rule) any) {
 
 // place brings the tree and the expressions up to date with what is gone and
 // what is new.
-func (e *entry) place(gone, fresh []*compiled) {
+func (e *index) place(gone, fresh []*compiled) {
 	touched := make(map[string][]*compiled, len(fresh))
 	expressions := false
 	for _, c := range gone {

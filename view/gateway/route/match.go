@@ -98,18 +98,18 @@ func (t *Table) HostOf(serverName string) *Host {
 // rule finds the rule for a path, or the one that takes what is left.
 func (t *Table) rule(e *entry, q *Query, path []byte) *compiled {
 	if e != nil {
-		if c := e.find(q, path); c != nil {
+		if c := e.index(t.compile).find(q, path); c != nil {
 			return c
 		}
 	}
 	if t != nil && t.fallback != nil {
-		return &t.fallback.list[0]
+		return &t.fallback.index(t.compile).list[0]
 	}
 	return nil
 }
 
 // find looks for the best rule of the host.
-func (e *entry) find(q *Query, path []byte) *compiled {
+func (e *index) find(q *Query, path []byte) *compiled {
 	p := unsafe.String(unsafe.SliceData(path), len(path))
 	if e.all == nil {
 		for i := range e.list {

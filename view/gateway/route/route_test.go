@@ -295,7 +295,7 @@ func TestRandom(t *testing.T) {
 					t.Fatalf("%s: %q, want %q", p, g, want)
 				}
 			}
-			c := &Host{Name: "h", Rules: slices.Clone(table.named("h").host.Rules)}
+			c := &Host{Name: "h", Rules: slices.Clone(at(table, "h").host.Rules)}
 			at := r.IntN(len(c.Rules))
 			switch r.IntN(3) {
 			case 0:

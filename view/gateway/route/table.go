@@ -9,12 +9,23 @@ import (
 // Table answers where requests go. The zero value, and nil, have no host.
 type Table struct {
 	seed      maphash.Seed
-	slots     []*entry // by hash, the next free one if taken; at most half full
+	shards    *[shards]shard // nil: no host but perhaps any
 	count     int
 	wildcards int
 	any       *entry // of the host ""
 	global    *Global
 	fallback  *entry // one rule that takes what none of the hosts' does; nil: none
+	compile   func(*Host, *Rule) any
+}
+
+// shards is in how many parts the hosts are kept: a change copies the parts
+// that it touches.
+const shards = 256
+
+// shard is a hash table of hosts.
+type shard struct {
+	slots []*entry // by hash, the next free one if taken; at most half full
+	count int
 }
 
 // Build makes a table of an update alone.
@@ -22,11 +33,12 @@ func Build(u *Update, compile func(*Host, *Rule) any) *Table {
 	return (*Table)(nil).With(u, compile)
 }
 
-// With gives the table after an update. compile makes what [Match] gives as
-// Data; it is called for rules that are new or changed, or whose host changed
-// in more than its rules, and nil is allowed. Data lives as long as the rule and may
-// be shared by many tables, so that it should not keep the Host; of the Rule it
-// may.
+// With gives the table after an update. compile makes what [Match] gives as Data
+// when a rule is looked at first; by whom is not said, and several may do it at once:
+// one result is kept. It sees rules again that changed, and those of hosts that
+// changed in more than their rules. nil means no Data. Data lives as long as the
+// rule and may be shared by many tables. It may keep what compile is given; of
+// the Host only what is not its rules is there.
 //
 // A host that is given as the same pointer as before is not looked at.
 func (t *Table) With(u *Update, compile func(*Host, *Rule) any) *Table {
@@ -37,20 +49,23 @@ func (t *Table) With(u *Update, compile func(*Host, *Rule) any) *Table {
 	if !t.seeded() {
 		n.seed = maphash.MakeSeed()
 	}
+	if compile != nil {
+		n.compile = compile
+	}
 	if u.Replace {
-		n.replace(t, u, compile)
+		n.replace(t, u)
 	} else {
-		n.change(u, compile)
+		n.change(u)
 	}
 	if u.Global != nil {
-		n.setGlobal(u.Global, compile)
+		n.setGlobal(u.Global)
 	}
 	return &n
 }
 
 func (t *Table) seeded() bool { return t.seed != maphash.Seed{} }
 
-func (t *Table) setGlobal(g *Global, compile func(*Host, *Rule) any) {
+func (t *Table) setGlobal(g *Global) {
 	if t.global != nil && t.global.Default == g.Default && t.fallback != nil {
 		t.global = g
 		return
@@ -59,22 +74,25 @@ func (t *Table) setGlobal(g *Global, compile func(*Host, *Rule) any) {
 	if g.Default == nil {
 		return
 	}
-	t.fallback = index(&Host{Rules: []Rule{{
+	t.fallback = &entry{host: &Host{Rules: []Rule{{
 		Origin: Origin{Kind: "default backend", Rule: -1}, Path: Path{Value: "/"}, Backends: []Backend{*g.Default}, Policy: defaultPolicy(),
-	}}}, nil, compile)
+	}}}}
 }
 
 // defaultPolicy is that of rules that have none.
 func defaultPolicy() *Policy { return &Policy{Retry: Retry{Reset: true}} }
 
 // complete gives the host with a policy for each rule.
-func complete(name string, h *Host) *Host {
-	key := keyOf(name)
-	if h.Name == key && !slices.ContainsFunc(h.Rules, func(r Rule) bool { return r.Policy == nil }) {
+func complete(h *Host) *Host {
+	whole := true
+	for i := range h.Rules {
+		whole = whole && h.Rules[i].Policy != nil
+	}
+	if whole {
 		return h
 	}
 	c := *h
-	c.Name, c.Rules = key, slices.Clone(h.Rules)
+	c.Rules = slices.Clone(h.Rules)
 	for i := range c.Rules {
 		if c.Rules[i].Policy == nil {
 			c.Rules[i].Policy = defaultPolicy()
@@ -84,31 +102,46 @@ func complete(name string, h *Host) *Host {
 }
 
 // replace fills a table with the hosts of an update and nothing else.
-func (t *Table) replace(old *Table, u *Update, compile func(*Host, *Rule) any) {
-	t.slots, t.count, t.wildcards, t.any = nil, 0, 0, nil
+func (t *Table) replace(old *Table, u *Update) {
+	t.shards, t.count, t.wildcards, t.any = new([shards]shard), 0, 0, nil
 	if u.Global == nil {
 		t.global, t.fallback = nil, nil
 	}
-	t.grow(len(u.Hosts))
+	t.reserve(len(u.Hosts))
 	for name, h := range u.Hosts {
 		if h != nil {
-			t.insert(t.entry(old.named(keyOf(name)), name, h, compile))
+			key := keyOf(name)
+			hash := t.hash(key)
+			t.insert(t.entry(old.named(key, hash), key, hash, h))
 		}
 	}
 }
 
-// change copies the slots and changes these.
-func (t *Table) change(u *Update, compile func(*Host, *Rule) any) {
+// change copies the parts that the update touches, and changes these.
+func (t *Table) change(u *Update) {
 	if len(u.Hosts) == 0 {
 		return
 	}
-	t.slots = slices.Clone(t.slots)
-	t.grow(t.count + len(u.Hosts))
+	before := t.shards
+	t.shards = new([shards]shard)
+	if before != nil {
+		*t.shards = *before
+	}
+	if t.count == 0 {
+		t.reserve(len(u.Hosts))
+	}
+	var copied [shards]bool
 	for name, h := range u.Hosts {
-		old := t.named(keyOf(name))
+		key := keyOf(name)
+		hash := t.hash(key)
+		if i := hash >> shift; !copied[i] {
+			copied[i] = true
+			t.shards[i].slots = slices.Clone(t.shards[i].slots)
+		}
+		old := t.named(key, hash)
 		switch {
 		case h != nil:
-			t.insert(t.entry(old, name, h, compile))
+			t.insert(t.entry(old, key, hash, h))
 		case old != nil:
 			t.remove(old)
 		}
@@ -116,40 +149,66 @@ func (t *Table) change(u *Update, compile func(*Host, *Rule) any) {
 }
 
 // entry gives what stands for a host.
-func (t *Table) entry(old *entry, name string, h *Host, compile func(*Host, *Rule) any) *entry {
-	if old != nil && old.host == h {
+func (t *Table) entry(old *entry, key string, hash uint64, h *Host) *entry {
+	if old != nil && old.from == h {
 		return old
 	}
-	h = complete(name, h)
-	e := index(h, old, compile)
-	e.hash = maphash.String(t.seed, h.Name)
+	e := &entry{name: key, hash: hash, from: h, host: h}
+	if h.Name != key {
+		c := *h
+		c.Name = key
+		e.host = &c
+	}
+	// Many are too much for the first request, and what is there already is kept.
+	if len(h.Rules) > many || len(h.Rules) > few && old != nil && old.made.Load() != nil {
+		e.prepare(old, t.compile)
+	}
 	return e
 }
 
-// grow makes room for n hosts.
-func (t *Table) grow(n int) {
-	size := max(8, len(t.slots))
-	for size < 2*n {
-		size *= 2
-	}
-	if size == len(t.slots) {
-		return
-	}
-	old := t.slots
-	t.slots = make([]*entry, size)
-	for _, e := range old {
-		if e != nil {
-			*t.slot(e.hash, e.name) = e
+// many is from how many rules on a host is prepared before there are requests.
+const many = 32
+
+const shift = 64 - 8 // to the bits that choose the shard
+
+func (t *Table) hash(name string) uint64 { return maphash.String(t.seed, name) }
+
+// slot finds the place of a name: where it is, or where it would be.
+func (s *shard) slot(hash uint64, name string) **entry {
+	mask := uint64(len(s.slots) - 1)
+	for i := hash & mask; ; i = (i + 1) & mask {
+		if e := s.slots[i]; e == nil || e.hash == hash && e.name == name {
+			return &s.slots[i]
 		}
 	}
 }
 
-// slot finds the place of a name: where it is, or where it would be.
-func (t *Table) slot(hash uint64, name string) **entry {
-	mask := uint64(len(t.slots) - 1)
-	for i := hash & mask; ; i = (i + 1) & mask {
-		if e := t.slots[i]; e == nil || e.hash == hash && e.name == name {
-			return &t.slots[i]
+// reserve makes room for n hosts in an empty table.
+func (t *Table) reserve(n int) {
+	if n /= shards; n > 2 {
+		size := 8
+		for size < 2*n+n/2 {
+			size *= 2
+		}
+		for i := range t.shards {
+			t.shards[i].resize(size)
+		}
+	}
+}
+
+// grow makes room for one more.
+func (s *shard) grow() {
+	if 2*s.count >= len(s.slots) {
+		s.resize(max(8, 2*len(s.slots)))
+	}
+}
+
+func (s *shard) resize(n int) {
+	old := s.slots
+	s.slots = make([]*entry, n)
+	for _, e := range old {
+		if e != nil {
+			*s.slot(e.hash, e.name) = e
 		}
 	}
 }
@@ -159,14 +218,17 @@ func (t *Table) insert(e *entry) {
 		t.any = e
 		return
 	}
-	s := t.slot(e.hash, e.name)
-	if *s == nil {
+	s := &t.shards[e.hash>>shift]
+	s.grow()
+	p := s.slot(e.hash, e.name)
+	if *p == nil {
+		s.count++
 		t.count++
 		if strings.HasPrefix(e.name, "*.") {
 			t.wildcards++
 		}
 	}
-	*s = e
+	*p = e
 }
 
 // remove takes an entry out, and moves those behind it that it pushed away.
@@ -175,44 +237,50 @@ func (t *Table) remove(e *entry) {
 		t.any = nil
 		return
 	}
+	s := &t.shards[e.hash>>shift]
+	s.count--
 	t.count--
 	if strings.HasPrefix(e.name, "*.") {
 		t.wildcards--
 	}
-	mask := uint64(len(t.slots) - 1)
+	mask := uint64(len(s.slots) - 1)
 	i := e.hash & mask
-	for t.slots[i] != e {
+	for s.slots[i] != e {
 		i = (i + 1) & mask
 	}
-	t.slots[i] = nil
-	for i = (i + 1) & mask; t.slots[i] != nil; i = (i + 1) & mask {
-		m := t.slots[i]
-		t.slots[i] = nil
-		*t.slot(m.hash, m.name) = m
+	s.slots[i] = nil
+	for i = (i + 1) & mask; s.slots[i] != nil; i = (i + 1) & mask {
+		m := s.slots[i]
+		s.slots[i] = nil
+		*s.slot(m.hash, m.name) = m
 	}
 }
 
 // named gives the entry of exactly this name.
-func (t *Table) named(name string) *entry {
+func (t *Table) named(name string, hash uint64) *entry {
 	if t == nil {
 		return nil
 	}
 	if name == "" {
 		return t.any
 	}
-	if len(t.slots) == 0 {
+	if t.shards == nil {
 		return nil
 	}
-	return *t.slot(maphash.String(t.seed, name), name)
+	s := &t.shards[hash>>shift]
+	if len(s.slots) == 0 {
+		return nil
+	}
+	return *s.slot(hash, name)
 }
 
 // find gives the entry that decides for an authority: the host as written, the
 // wildcard with the same parent, the host "". nil: none does.
 func (t *Table) find(authority []byte) *entry {
-	if t == nil || len(t.slots) == 0 {
-		if t == nil {
-			return nil
-		}
+	if t == nil {
+		return nil
+	}
+	if t.count == 0 {
 		return t.any
 	}
 	// Most come as they are kept, so that one look is enough.
@@ -245,9 +313,13 @@ func (t *Table) find(authority []byte) *entry {
 
 func (t *Table) lookup(name []byte) *entry {
 	hash := maphash.Bytes(t.seed, name)
-	mask := uint64(len(t.slots) - 1)
+	s := &t.shards[hash>>shift]
+	if s.count == 0 {
+		return nil
+	}
+	mask := uint64(len(s.slots) - 1)
 	for i := hash & mask; ; i = (i + 1) & mask {
-		e := t.slots[i]
+		e := s.slots[i]
 		if e == nil || e.hash == hash && e.name == string(name) {
 			return e
 		}

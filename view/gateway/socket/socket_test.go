@@ -158,7 +158,7 @@ func TestLoopEnds(t *testing.T) {
 // the question.
 func TestAsk(t *testing.T) {
 	c, peer := pair(t)
-	go func() {
+	go func(peer net.Conn) {
 		buf := make([]byte, 100)
 		for {
 			n, err := peer.Read(buf)
@@ -167,7 +167,7 @@ func TestAsk(t *testing.T) {
 			}
 			_, _ = peer.Write(buf[:n])
 		}
-	}()
+	}(peer)
 	for range 1000 {
 		b, n, sent, err := c.Ask([]byte("ping"), Medium)
 		if err != nil || sent != 4 || string(b.B[:n]) != "ping" {
@@ -184,10 +184,10 @@ func TestAsk(t *testing.T) {
 	// More than fits into the kernel's buffers.
 	c, peer = pair(t)
 	big := make([]byte, 16<<20)
-	go func() {
-		_, _ = io.ReadFull(peer, big[:cap(big)])
+	go func(peer net.Conn) {
+		_, _ = io.ReadFull(peer, big)
 		_, _ = peer.Write([]byte("thanks"))
-	}()
+	}(peer)
 	b, n, sent, err := c.Ask(make([]byte, 16<<20), Medium)
 	if err != nil || sent != len(big) || string(b.B[:n]) != "thanks" {
 		t.Fatalf("large: %d %d %v", n, sent, err)
