@@ -108,7 +108,7 @@ func (s *shared) stop() {
 		return
 	}
 	s.sys.child.stop()
-	if text := s.sys.text(); strings.Contains(text, "panic") {
+	if text := s.sys.text(); strings.Contains(text, "panic:") {
 		fmt.Fprintf(os.Stderr, "the shared server panicked:\n%s\n", tail(text, 100))
 	}
 }

@@ -156,13 +156,15 @@ func large(t *testing.T, c *grpc.ClientConn) {
 
 // deadline: the client's deadline ends the call at the server.
 func deadline(t *testing.T, c *grpc.ClientConn, s *rpc) {
-	before := s.cancelled.Load()
-	ctx, end := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), "wait", "yes"), 50*time.Millisecond)
-	defer end()
-	if _, err := say(ctx, c, "x"); status.Code(err) != codes.DeadlineExceeded {
-		t.Errorf("%v", err)
+	before := s.began.Load()
+	for wait := 50 * time.Millisecond; s.began.Load() == before; wait *= 2 { // until one reaches the server
+		ctx, end := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), "wait", "yes"), wait)
+		if _, err := say(ctx, c, "x"); status.Code(err) != codes.DeadlineExceeded {
+			t.Fatalf("%v", err)
+		}
+		end()
 	}
-	until(t, "the server hears of it", 10*time.Second, func() bool { return s.cancelled.Load() == before+1 })
+	until(t, "the server hears of it", 10*time.Second, func() bool { return s.cancelled.Load() == s.began.Load() })
 }
 
 // cancel: so does giving up, in each kind of call. No deadline tells the server.

@@ -235,9 +235,8 @@ func (x *exchange) lost(ep *cluster.Endpoint, u stream.Upstream, err error, inte
 	}
 	retry := &x.at.policy.Retry
 	switch {
-	case refusal:
-		return again, err
-	case closed && !fresh:
+	case refusal, closed && !fresh:
+		// It was not looked at, and another connection may do, be it to the same endpoint.
 		return stale, err
 	case retry.Off:
 		return refused, err

@@ -10,12 +10,11 @@ import (
 
 // registry knows the connections of clients.
 type registry struct {
-	mu       sync.Mutex
-	all      map[*client]struct{}
-	quitting bool
-	none     chan struct{}
-	refused  atomic.Uint64 // over the limit
-	total    atomic.Uint64
+	mu      sync.Mutex
+	all     map[*client]struct{}
+	none    chan struct{}
+	refused atomic.Uint64 // over the limit
+	total   atomic.Uint64
 }
 
 // add takes a connection in; over the limit those that have been idle for longest

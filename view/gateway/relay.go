@@ -62,6 +62,12 @@ func (x *exchange) respond(u stream.Upstream, now time.Time) balance.Result {
 func (x *exchange) relay(u stream.Upstream) (err error, client bool) {
 	d := x.d
 	hold := x.at.policy.BufferResponse
+	if !hold && !u.Ready() {
+		// The body may begin much later: a stream of events that has none yet.
+		if err := d.Flush(); err != nil {
+			return err, true
+		}
+	}
 	for {
 		p, end, err := u.Next()
 		if err != nil {

@@ -220,7 +220,9 @@ func (s *Store) takeCertificates(u *route.Update, all *names) {
 	drop := func(key string) {
 		if old := s.origins[key]; old != nil {
 			for _, n := range old.names {
-				touched[n] = touched[n]
+				if _, ok := touched[n]; !ok {
+					touched[n] = nil
+				}
 			}
 			gone[old.made] = true
 			delete(s.origins, key)

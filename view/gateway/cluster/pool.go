@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"net"
+	"slices"
 	"time"
 )
 
@@ -88,28 +89,49 @@ func (e *Endpoint) take() *Slot {
 }
 
 // sweep closes connections that were idle for too long, or that the endpoint
-// has closed.
+// has closed. It looks at a few at a time: requests wait for the lock.
 func (e *Endpoint) sweep(now time.Duration) {
-	cfg := &e.cluster.set.cfg
+	for from, more := 0, true; more; {
+		from, more = e.sweepSome(now, from, 64)
+	}
 	e.mu.Lock()
+	drained := e.sweepShared(now)
+	e.mu.Unlock()
+	for _, s := range drained {
+		s.codec.Drain()
+	}
+}
+
+// sweepSome looks at n connections from a place on, those used last at the end,
+// and gives the place of the next.
+func (e *Endpoint) sweepSome(now time.Duration, from, n int) (next int, more bool) {
+	cfg := &e.cluster.set.cfg
 	var dead []*Slot
-	kept := e.idle[:0]
-	for _, s := range e.idle {
+	e.mu.Lock()
+	from = min(from, len(e.idle))
+	to := min(from+n, len(e.idle))
+	kept := e.idle[:from]
+	for _, s := range e.idle[from:to] {
 		if age := now - s.since; age >= cfg.IdleTimeout || age >= cfg.CheckAfter && !s.probe.alive() {
 			dead = append(dead, s)
 		} else {
 			kept = append(kept, s)
 		}
 	}
-	clear(e.idle[len(kept):])
-	e.idle = kept
+	next = len(kept)
+	if len(dead) > 0 {
+		kept = append(kept, e.idle[to:]...)
+		clear(e.idle[len(kept):])
+		e.idle = kept
+		if len(kept) < cap(kept)/8 {
+			e.idle = slices.Clone(kept) // there were many once
+		}
+	}
 	e.open -= len(dead)
-	drained := e.sweepShared(now)
+	more = next < len(e.idle)
 	e.mu.Unlock()
 	for _, s := range dead {
 		s.codec.Close()
 	}
-	for _, s := range drained {
-		s.codec.Drain()
-	}
+	return next, more
 }

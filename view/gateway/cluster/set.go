@@ -34,7 +34,10 @@ type Config struct {
 	// Lookup resolves the host of an external backend; nil: the system's resolver.
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 
-	MaxIdle        int           // idle connections per endpoint; 0: 256
+	// MaxIdle bounds the idle connections of an endpoint; 0: 8192. Those used last
+	// are used first, so that in any case there are no more than were needed at
+	// once within IdleTimeout.
+	MaxIdle        int
 	MaxConnections int           // per endpoint; 0: no limit
 	IdleTimeout    time.Duration // 0: 60 s; less than what common servers have
 	CheckAfter     time.Duration // idle for so long, a connection is looked at; 0: 10 ms
@@ -104,7 +107,7 @@ func New(cfg Config) (*Set, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.MaxIdle == 0 {
-		cfg.MaxIdle = 256
+		cfg.MaxIdle = 8192
 	}
 	orDefault(&cfg.IdleTimeout, time.Minute)
 	orDefault(&cfg.CheckAfter, 10*time.Millisecond)

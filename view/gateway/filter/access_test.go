@@ -252,7 +252,7 @@ func TestCORS(t *testing.T) {
 	r.Fields.AddNamed([]byte("Access-Control-Allow-Origin"), []byte("*"))
 	r.Fields.AddNamed([]byte("Vary"), []byte("Accept, origin"))
 	ch.Response(x, &r)
-	if got := fmt.Sprintf("%s", r.Fields[0].Value); got != "Accept, origin" || string(r.Fields.Get(http.AccessControlAllowOrigin)) != "https://a.example.com" || len(r.Fields) != 6 {
+	if got := string(r.Fields[0].Value); got != "Accept, origin" || string(r.Fields.Get(http.AccessControlAllowOrigin)) != "https://a.example.com" || len(r.Fields) != 6 {
 		t.Errorf("response %q", r.Fields)
 	}
 }

@@ -100,8 +100,7 @@ func hashOf(x *Exchange, t *template) uint64 {
 type affinity struct {
 	name       []byte
 	attributes []byte // behind the value
-	maxAge     []byte
-	expires    int64 // s
+	expires    int64  // s
 	secure     *bool
 	onFailure  bool
 	legacy     bool // a canary is chosen anew for each request

@@ -136,14 +136,3 @@ func trim(b []byte) []byte {
 	}
 	return b
 }
-
-func lower(b []byte) []byte {
-	out := make([]byte, len(b))
-	for i, c := range b {
-		if 'A' <= c && c <= 'Z' {
-			c |= 0x20
-		}
-		out[i] = c
-	}
-	return out
-}

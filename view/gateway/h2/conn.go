@@ -53,7 +53,6 @@ type conn struct {
 
 	enc      wire.Encoder
 	out      []byte
-	spareOut []byte
 	lastData int // where the head of the last frame in out is, if that is DATA; else -1
 	writing  bool
 	flushing bool
@@ -66,7 +65,6 @@ type conn struct {
 	quitting bool  // what is in out is written, then the connection is closed
 	draining drain
 	peerGone bool          // a client got GOAWAY
-	peerLast uint32        // and this is the last stream that the endpoint looks at
 	peerMax  uint32        // of concurrent streams
 	connect  bool          // the peer takes extended CONNECT
 	ready    chan struct{} // closed when the peer's SETTINGS came

@@ -35,7 +35,7 @@ func Serve(ctx context.Context, nc net.Conn, peer *stream.Peer, cfg Config, hand
 	stop := context.AfterFunc(ctx, c.shutdown)
 	defer stop()
 	err := c.serve()
-	if err == nil || errors.Is(err, io.EOF) || c.quitting {
+	if errors.Is(err, io.EOF) || c.quitting {
 		return nil
 	}
 	return err

@@ -54,11 +54,3 @@ func keyOf(name string) string {
 	}
 	return name
 }
-
-// wildcard is the wildcard name that covers a name: its first label replaced.
-func wildcard(name string) string {
-	if i := strings.IndexByte(name, '.'); i > 0 {
-		return "*" + name[i:]
-	}
-	return ""
-}

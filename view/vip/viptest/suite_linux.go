@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/fingerpost/fingerpost/internal/script"
 )
 
@@ -145,6 +147,10 @@ func (r *run) begin(t *testing.T) (end func()) {
 		if err := r.child.apply(r.m.clear()); err != nil {
 			t.Error(err)
 		}
+		// Conntrack remembers closed connections for minutes. A later one from
+		// the same port to the same endpoint would leave with another port.
+		// Without conntrack there is nothing to forget.
+		_ = r.w.hosts["a"].in(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) })
 	}
 }
 

@@ -114,7 +114,6 @@ var (
 	continueText = []byte("100-continue")
 	getText      = []byte("GET")
 	connectText  = []byte("CONNECT")
-	optionsText  = []byte("OPTIONS")
 )
 
 func parseLength(v []byte) (int64, bool) {
