@@ -14,10 +14,12 @@
 //   - websocket_test.go, websocket_life_test.go: gorilla/websocket on both ends,
 //     over HTTP/1, TLS and HTTP/2 (RFC 8441).
 //   - curl_test.go, vendor_test.go: curl, nghttp, h2load, node, Python.
+//   - matrix_test.go, stream_test.go: every protocol of clients to every one of
+//     endpoints; what is streamed arrives while it goes on.
 //   - bulk_test.go: large bodies with flat memory.
 //   - churn_test.go: endpoints come, go and are killed, certificates are
 //     replaced, and nobody notices. FINGERPOST_CHURN=60s makes it longer.
-//   - bad_test.go: input that is wrong, slow or hostile.
+//   - bad_test.go, smuggle_test.go: input that is wrong, slow or hostile.
 //
 // At the end of all tests no goroutine is left (main_test.go).
 package gateway

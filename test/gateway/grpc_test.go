@@ -32,8 +32,8 @@ func TestGRPC(t *testing.T) {
 			t.Run("errors", func(t *testing.T) { statusErrors(t, conn) })
 			t.Run("streams", func(t *testing.T) { streams(t, conn) })
 			t.Run("large", func(t *testing.T) { large(t, conn) })
-			t.Run("deadline", func(t *testing.T) { deadline(t, conn, s) })
 			t.Run("cancel", func(t *testing.T) { cancel(t, conn, s) })
+			t.Run("deadline", func(t *testing.T) { deadline(t, conn, s) }) // last: calls may come late
 		})
 	}
 }
@@ -156,7 +156,7 @@ func large(t *testing.T, c *grpc.ClientConn) {
 
 // deadline: the client's deadline ends the call at the server.
 func deadline(t *testing.T, c *grpc.ClientConn, s *rpc) {
-	before := s.began.Load()
+	before, cancelled := s.began.Load(), s.cancelled.Load()
 	for wait := 50 * time.Millisecond; s.began.Load() == before; wait *= 2 { // until one reaches the server
 		ctx, end := context.WithTimeout(metadata.AppendToOutgoingContext(t.Context(), "wait", "yes"), wait)
 		if _, err := say(ctx, c, "x"); status.Code(err) != codes.DeadlineExceeded {
@@ -164,19 +164,26 @@ func deadline(t *testing.T, c *grpc.ClientConn, s *rpc) {
 		}
 		end()
 	}
-	until(t, "the server hears of it", 10*time.Second, func() bool { return s.cancelled.Load() == s.began.Load() })
+	until(t, "the server hears of it", 10*time.Second, func() bool { return s.cancelled.Load()-cancelled == s.began.Load()-before })
 }
 
 // cancel: so does giving up, in each kind of call. No deadline tells the server.
 func cancel(t *testing.T, c *grpc.ClientConn, s *rpc) {
 	before, began := s.cancelled.Load(), s.began.Load()
 	ctx, end := context.WithCancel(metadata.AppendToOutgoingContext(t.Context(), "wait", "yes"))
+	reached := make(chan bool, 1)
 	go func() {
-		until(t, "the call reaches the server", 10*time.Second, func() bool { return s.began.Load() == began+1 })
-		end()
+		defer end()
+		for limit := time.Now().Add(10 * time.Second); s.began.Load() == began && time.Now().Before(limit); {
+			pause()
+		}
+		reached <- s.began.Load() > began
 	}()
 	if _, err := say(ctx, c, "x"); status.Code(err) != codes.Canceled {
 		t.Errorf("unary: %v", err)
+	}
+	if !<-reached {
+		t.Fatal("the call does not reach the server")
 	}
 	until(t, "the server hears of a unary call's end", 10*time.Second, func() bool { return s.cancelled.Load() == before+1 })
 

@@ -78,6 +78,9 @@ func (x *exchange) collect(expect bool) bool {
 			return false
 		}
 	}
+	if !buffered && x.plain != nil && x.req.Length > 0 {
+		return x.ahead()
+	}
 	if !buffered && !x.d.Ready() {
 		return true
 	}
@@ -108,6 +111,68 @@ func (x *exchange) collect(expect bool) bool {
 		}
 		x.d.SetReadDeadline(time.Now().Add(x.e.cfg.Timeouts.BodyRead))
 	}
+}
+
+// ahead takes what has come of a body of known length, without waiting: often that
+// is all of it. false: the client was answered.
+func (x *exchange) ahead() bool {
+	p := &x.pump
+	var first []byte
+	if x.d.Ready() {
+		b, end, err := x.d.Next()
+		if err == nil {
+			err = x.count(len(b))
+		}
+		if err != nil {
+			x.clientFailed(err)
+			return false
+		}
+		if end {
+			p.kind, p.piece = whole, b
+			return true
+		}
+		first = b
+	}
+	p.buffer = socket.Get(socket.Large)
+	p.kept = append(p.buffer.B[:0], first...)
+	_, end, err := x.fill(false)
+	switch {
+	case err != nil:
+		x.clientFailed(err)
+		return false
+	case end:
+		p.kind, p.piece, p.ended = whole, p.kept, true
+	case len(p.kept) == 0: // it may take its time
+		p.buffer.Put()
+		p.buffer, p.kept = nil, nil
+	}
+	return true
+}
+
+// fill reads more of a body of known length to what is kept.
+func (x *exchange) fill(wait bool) (b []byte, end bool, err error) {
+	p := &x.pump
+	from := len(p.kept)
+	n, end, err := x.plain.Into(p.kept[from:cap(p.kept)], wait)
+	p.kept = p.kept[:from+n]
+	if err == nil {
+		err = x.count(n)
+	}
+	return p.kept[from:], end, err
+}
+
+// fills says that the rest of the body, or much of it, has room in what is kept.
+func (x *exchange) fills() bool {
+	p := &x.pump
+	if x.plain == nil || x.req.Length <= 0 || p.spilt {
+		return false
+	}
+	if p.kept == nil {
+		p.buffer = socket.Get(socket.Large)
+		p.kept = p.buffer.B[:0]
+	}
+	room := cap(p.kept) - len(p.kept)
+	return room >= socket.Medium.Len() || int64(room) >= x.req.Length-x.received && room > 0
 }
 
 // keep adds to what can be sent again, or gives that up.
@@ -149,7 +214,11 @@ func (x *exchange) send(u stream.Upstream, expect bool) error {
 		bare := p.kind == empty || len(p.piece) == 0 && x.req.Length != http.Unknown
 		err := u.Send(x.req, bare)
 		if err == nil && !bare {
-			err = u.Write(p.piece, true)
+			if x.single != nil {
+				err = x.single.Whole(p.piece)
+			} else {
+				err = u.Write(p.piece, true)
+			}
 		}
 		if err == nil && x.single == nil {
 			err = u.Flush() // else receive does it
@@ -221,14 +290,19 @@ func (x *exchange) flow(u stream.Upstream) (src, dst error) {
 		if p.stop.Load() {
 			break // whoever stops sets a deadline of its own
 		}
-		b, end, err := d.Next()
+		var b []byte
+		var end bool
+		var err error
+		if x.fills() {
+			b, end, err = x.fill(true)
+		} else if b, end, err = d.Next(); err == nil {
+			p.keep(b, false)
+			err = x.count(len(b))
+		}
 		if err != nil {
-			if p.stop.Load() {
+			if p.stop.Load() && !errors.Is(err, errTooLong) {
 				break
 			}
-			return err, nil
-		}
-		if err := x.count(len(b)); err != nil {
 			return err, nil
 		}
 		if !ready && x.req.Length > 0 {
@@ -237,7 +311,6 @@ func (x *exchange) flow(u stream.Upstream) (src, dst error) {
 				return errSlow, nil
 			}
 		}
-		p.keep(b, false)
 		p.moved.Add(int64(len(b)) + 1)
 		u.SetWriteDeadline(time.Now().Add(x.at.send))
 		if end {

@@ -43,6 +43,7 @@ type Client struct {
 func NewClient(c net.Conn, limits *wire.Limits, pool Pool) *Client {
 	k := &Client{c: c, limits: limits, pool: pool}
 	k.in.c, k.out.c = c, c
+	k.out.sock, _ = c.(*socket.Conn)
 	return k
 }
 
@@ -80,6 +81,10 @@ func (c *Client) Send(r *http.Request, end bool) error {
 // Write sends a part of the body.
 func (c *Client) Write(p []byte, end bool) error { return c.out.write(p, end) }
 
+// Whole sends all of the body with the next Flush or Ask; p must stay as it is until
+// then.
+func (c *Client) Whole(p []byte) error { return c.out.whole(p) }
+
 // End ends the body with trailers.
 func (c *Client) End(trailers http.Fields) error { return c.out.end(trailers) }
 
@@ -91,11 +96,11 @@ var errCut = errors.New("h1: the response breaks off in its head")
 // Ask is Flush and Receive in one, for a request that is complete: it costs one
 // call less into the kernel.
 func (c *Client) Ask(r *http.Response) error {
-	sock, _ := c.c.(*socket.Conn)
+	sock := c.out.sock
 	if o := &c.out; sock != nil && sock.Direct() && o.done && o.err == nil && o.buf != nil && o.n > 0 && c.in.cur == nil {
-		b, n := o.buf, o.n
-		o.buf, o.n, o.sent = nil, 0, true
-		got, k, _, err := sock.Ask(b.B[:n], socket.Medium)
+		b, n, tail := o.buf, o.n, o.tail
+		o.buf, o.n, o.tail, o.sent = nil, 0, nil, true
+		got, k, _, err := sock.Ask(b.B[:n], tail, socket.Medium)
 		b.Put()
 		if err != nil {
 			return broken(err)

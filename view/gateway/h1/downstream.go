@@ -19,6 +19,10 @@ func (c *Conn) Request() *http.Request { return c.req }
 // Next gives the next bytes of the body.
 func (c *Conn) Next() ([]byte, bool, error) { return c.in.next() }
 
+// Into gives the next bytes of the body in memory of the caller's. If it shall not
+// wait there may be none.
+func (c *Conn) Into(p []byte, wait bool) (n int, end bool, err error) { return c.in.into(p, wait) }
+
 // Ready says that Next would not wait.
 func (c *Conn) Ready() bool { return c.in.ready() }
 

@@ -101,7 +101,7 @@ func (in *input) begin(n int, f wire.Framing) {
 		in.mode = untilClose
 	case f.Length > 0:
 		in.mode, in.left = counted, f.Length
-		in.bulk = f.Length > int64(socket.Large.Len())
+		in.bulk = f.Length > int64(socket.Medium.Len())
 	default:
 		in.mode, in.ended = none, true
 	}
@@ -166,6 +166,39 @@ func (in *input) next() ([]byte, bool, error) {
 			return nil, false, broken(err)
 		}
 	}
+}
+
+// into is next that reads a body of known length right to where it shall be. If it
+// shall not wait, there may be nothing.
+func (in *input) into(p []byte, wait bool) (n int, end bool, err error) {
+	if in.mode != counted || in.stashed || in.r < in.w || in.ended {
+		var b []byte
+		if !in.ended && !wait && !in.ready() {
+			return 0, false, nil
+		}
+		if b, end, err = in.next(); len(b) > len(p) { // which only a buffer of a later size could give
+			in.stash, in.stashed, end = b[len(p):], true, false
+		}
+		return copy(p, b), end, err
+	}
+	if p = p[:min(int64(len(p)), in.left)]; len(p) == 0 {
+		return 0, false, nil
+	}
+	in.retire()
+	if wait {
+		n, err = in.c.Read(p)
+	} else if k, ok := in.c.(*socket.Conn); ok {
+		n, err = k.ReadNow(p)
+	}
+	in.left -= int64(n)
+	in.ended = in.left == 0
+	if n > 0 {
+		err = nil // it comes again
+	}
+	if err != nil {
+		err = broken(err)
+	}
+	return n, in.ended, err
 }
 
 // decode takes what it can out of the buffer, without waiting.

@@ -14,6 +14,8 @@ type output struct {
 	c    net.Conn
 	buf  *socket.Buffer // B[:n] is not sent yet; nil: nothing is
 	n    int
+	tail []byte       // comes after it; it is not ours
+	sock *socket.Conn // c, if that is one
 	mode framing
 	left int64
 	done bool // the message is complete
@@ -61,14 +63,49 @@ func (o *output) flush() error {
 	if o.buf == nil {
 		return o.err
 	}
-	b, n := o.buf, o.n
-	o.buf, o.n = nil, 0
+	b, n, tail := o.buf, o.n, o.tail
+	o.buf, o.n, o.tail = nil, 0, nil
 	var err error
-	if n > 0 {
+	switch {
+	case len(tail) > 0:
+		err = o.both(b.B[:n], tail)
+	case n > 0:
 		err = o.send(b.B[:n])
 	}
 	b.Put()
 	return err
+}
+
+// both sends two pieces as one.
+func (o *output) both(p, q []byte) error {
+	if o.sock == nil {
+		if err := o.send(p); err != nil {
+			return err
+		}
+		return o.send(q)
+	}
+	if o.err != nil {
+		return o.err
+	}
+	o.sent = true
+	if _, err := o.sock.WriteBoth(p, q); err != nil {
+		o.err = broken(err)
+	}
+	return o.err
+}
+
+// worth is from how many bytes on they are not copied to be sent with others.
+const worth = 2048
+
+// whole makes p the body; it is sent with the next flush, and must be there until
+// then.
+func (o *output) whole(p []byte) error {
+	if o.sock == nil || o.mode != counted || len(p) < worth || o.done || o.err != nil || int64(len(p)) != o.left {
+		return o.write(p, true)
+	}
+	o.room()
+	o.tail, o.left, o.done = p, 0, true
+	return nil
 }
 
 // raw buffers bytes, and sends what does not fit. What is larger than the
@@ -78,6 +115,11 @@ func (o *output) raw(p []byte) error {
 	if len(b)+len(p) <= len(o.buf.B) {
 		o.n += copy(o.buf.B[o.n:], p)
 		return nil
+	}
+	if len(b) > 0 && o.sock != nil && len(p) >= worth {
+		n := o.n
+		o.n = 0
+		return o.both(o.buf.B[:n], p)
 	}
 	if len(b) > 0 {
 		k := copy(o.buf.B[o.n:], p)
@@ -176,6 +218,6 @@ func (o *output) fail(err error) error {
 func (o *output) drop() {
 	if o.buf != nil {
 		o.buf.Put()
-		o.buf, o.n = nil, 0
+		o.buf, o.n, o.tail = nil, 0, nil
 	}
 }

@@ -90,6 +90,7 @@ var requests = sync.Pool{New: func() any { return &http.Request{Fields: make(htt
 func (s *Server) Conn(c net.Conn, first []byte, handle func(stream.Downstream)) *Conn {
 	k := &Conn{s: s, c: c, handle: handle}
 	k.in.c, k.out.c = c, c
+	k.out.sock, _ = c.(*socket.Conn)
 	if len(first) > 0 {
 		size, _ := socket.Fit(len(first))
 		k.in.cur = socket.Get(size)

@@ -34,6 +34,8 @@ type half struct {
 	waiting atomic.Bool
 
 	p    []byte  // of the call: what is read into or written
+	q    []byte  // what is written after p
+	now  bool    // the call does not wait
 	buf  *Buffer // or, for ReadBuffer, the buffer
 	pool bool
 	size Size
@@ -74,6 +76,17 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return c.in.n, c.in.err
 }
 
+// ReadNow reads what is there, and nothing if nothing is.
+func (c *Conn) ReadNow(p []byte) (int, error) {
+	if c.raw == nil || len(p) == 0 {
+		return 0, nil
+	}
+	c.in.now = true
+	n, err := c.Read(p)
+	c.in.now = false
+	return n, err
+}
+
 // ReadBuffer waits until there are bytes and reads them into a buffer from the
 // pool, which is the caller's to put back.
 func (c *Conn) ReadBuffer(s Size) (*Buffer, int, error) {
@@ -104,28 +117,48 @@ func (c *Conn) ReadBuffer(s Size) (*Buffer, int, error) {
 }
 
 // Write writes all of p.
-func (c *Conn) Write(p []byte) (int, error) {
+func (c *Conn) Write(p []byte) (int, error) { return c.WriteBoth(p, nil) }
+
+// WriteBoth writes all of p and then all of q, at once if the kernel takes them.
+func (c *Conn) WriteBoth(p, q []byte) (int, error) {
 	if c.raw == nil {
-		return c.plain(&c.out, p, c.Conn.Write)
+		n, err := c.plain(&c.out, p, c.Conn.Write)
+		if err == nil && len(q) > 0 {
+			var k int
+			k, err = c.plain(&c.out, q, c.Conn.Write)
+			n += k
+		}
+		return n, err
 	}
-	if len(p) == 0 {
+	if len(p)+len(q) == 0 {
 		return 0, nil
 	}
 	done := 0
 	if c.loop != nil && c.loop.fd != 0 {
-		n, err := c.direct(p)
+		n, err := direct(c.loop.fd, p, q)
 		if err != errBlocked {
 			return n, err
 		}
 		done = n
 	}
-	c.out.p, c.out.n = p, done
+	c.out.p, c.out.q, c.out.n = p, q, done
 	err := c.wait(&c.out, c.writable)
-	c.out.p = nil
+	c.out.p, c.out.q = nil, nil
 	if err == nil {
 		err = c.out.err
 	}
 	return c.out.n, err
+}
+
+// write writes what comes after the first n bytes of p and q.
+func write(fd uintptr, p, q []byte, n int) (int, syscall.Errno) {
+	switch {
+	case n >= len(p):
+		return sysWrite(fd, q[n-len(p):])
+	case len(q) == 0:
+		return sysWrite(fd, p[n:])
+	}
+	return sysWriteBoth(fd, p[n:], q)
 }
 
 // wait calls the direction's attempt until it is done. A deadline of the

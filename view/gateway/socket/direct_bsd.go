@@ -14,6 +14,8 @@ func sysWrite(fd uintptr, p []byte) (int, syscall.Errno) {
 	return n, number(err)
 }
 
+func sysWriteBoth(fd uintptr, a, _ []byte) (int, syscall.Errno) { return sysWrite(fd, a) }
+
 func number(err error) syscall.Errno {
 	if err == nil {
 		return 0

@@ -18,6 +18,17 @@ func sysWrite(fd uintptr, p []byte) (int, syscall.Errno) {
 	return int(n), errno
 }
 
+// sysWriteBoth writes what it can of one and then the other.
+func sysWriteBoth(fd uintptr, a, b []byte) (int, syscall.Errno) {
+	var v [2]syscall.Iovec
+	v[0].Base, v[1].Base = unsafe.SliceData(a), unsafe.SliceData(b)
+	v[0].SetLen(len(a))
+	v[1].SetLen(len(b))
+	m := syscall.Msghdr{Iov: &v[0], Iovlen: 2}
+	n, _, errno := syscall.RawSyscall(syscall.SYS_SENDMSG, fd, uintptr(unsafe.Pointer(&m)), syscall.MSG_NOSIGNAL)
+	return int(n), errno
+}
+
 // Acknowledge tells the peer at once what has arrived, which the kernel puts off
 // for up to 40 ms: a peer that collects small writes (Nagle) waits for it before
 // it sends more. Whoever is about to answer needs not call it.

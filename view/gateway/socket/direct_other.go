@@ -13,6 +13,8 @@ const (
 
 func sysWrite(uintptr, []byte) (int, syscall.Errno) { return 0, syscall.EINVAL }
 
+func sysWriteBoth(uintptr, []byte, []byte) (int, syscall.Errno) { return 0, syscall.EINVAL }
+
 func (c *Conn) tryRead(uintptr) bool  { return true }
 func (c *Conn) tryWrite(uintptr) bool { return true }
 

@@ -36,6 +36,10 @@ func (c *Conn) tryRead(fd uintptr) bool {
 				h.buf.Put()
 				h.buf = nil
 			}
+			if h.now {
+				h.n, h.err = 0, nil
+				return true
+			}
 			c.park(h, true)
 			return false
 		case errno != 0:
@@ -52,8 +56,8 @@ func (c *Conn) tryRead(fd uintptr) bool {
 // tryWrite writes until everything is out or the peer has to read first.
 func (c *Conn) tryWrite(fd uintptr) bool {
 	h := &c.out
-	for h.n < len(h.p) {
-		n, errno := sysWrite(fd, h.p[h.n:])
+	for h.n < len(h.p)+len(h.q) {
+		n, errno := write(fd, h.p, h.q, h.n)
 		switch {
 		case errno == syscall.EINTR:
 		case errno == syscall.EAGAIN:

@@ -14,7 +14,8 @@ type loop struct {
 	each func(fd uintptr) bool // tryLoop, made once
 	fd   uintptr               // of the running f; 0: none runs
 
-	ask    []byte // not sent yet
+	ask    []byte // not sent yet, and what follows it
+	more   []byte
 	sent   int
 	early  int64                 // the deadline that Ask set to look by itself
 	answer func(fd uintptr) bool // tryAsk, made once
@@ -80,9 +81,9 @@ func (c *Conn) tryLoop(fd uintptr) bool {
 }
 
 // direct writes what the kernel takes at once.
-func (c *Conn) direct(p []byte) (n int, err error) {
-	for n < len(p) {
-		k, errno := sysWrite(c.loop.fd, p[n:])
+func direct(fd uintptr, p, q []byte) (n int, err error) {
+	for n < len(p)+len(q) {
+		k, errno := write(fd, p, q, n)
 		switch errno {
 		case 0:
 			n += k
@@ -96,10 +97,10 @@ func (c *Conn) direct(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// Ask writes p and waits for what comes after it, in a buffer from the pool that
-// is the caller's. Nothing may have been expected before. sent is how much of p
-// was written.
-func (c *Conn) Ask(p []byte, s Size) (b *Buffer, n, sent int, err error) {
+// Ask writes p and q and waits for what comes after them, in a buffer from the
+// pool that is the caller's. Nothing may have been expected before. sent is how
+// much was written.
+func (c *Conn) Ask(p, q []byte, s Size) (b *Buffer, n, sent int, err error) {
 	if c.loop == nil {
 		c.loop = &loop{}
 	}
@@ -107,10 +108,10 @@ func (c *Conn) Ask(p []byte, s Size) (b *Buffer, n, sent int, err error) {
 	if l.answer == nil {
 		l.answer = c.tryAsk
 	}
-	l.ask, l.sent = p, 0
+	l.ask, l.more, l.sent = p, q, 0
 	c.in.pool, c.in.size = true, s
 	err = c.wait(&c.in, l.answer)
-	l.ask = nil
+	l.ask, l.more = nil, nil
 	b = c.in.buf
 	c.in.buf = nil
 	if err == nil {
@@ -124,33 +125,30 @@ func (c *Conn) Ask(p []byte, s Size) (b *Buffer, n, sent int, err error) {
 			return nil, 0, l.sent, err
 		}
 		// The rest goes the ordinary way.
-		if _, err = c.Write(p[l.sent:]); err != nil {
+		if l.sent < len(p) {
+			_, err = c.WriteBoth(p[l.sent:], q)
+		} else {
+			_, err = c.Write(q[l.sent-len(p):])
+		}
+		if err != nil {
 			return nil, 0, l.sent, err
 		}
 		b, n, err = c.ReadBuffer(s)
-		return b, n, len(p), err
+		return b, n, len(p) + len(q), err
 	}
 	return b, c.in.n, l.sent, nil
 }
 
 func (c *Conn) tryAsk(fd uintptr) bool {
 	l := c.loop
-	if l.sent == len(l.ask) {
+	all := len(l.ask) + len(l.more)
+	if l.sent == all {
 		return c.tryRead(fd)
 	}
-	for l.sent < len(l.ask) {
-		k, errno := sysWrite(fd, l.ask[l.sent:])
-		switch errno {
-		case 0:
-			l.sent += k
-		case eintr:
-		case eagain:
-			c.in.err = errBlocked
-			return true
-		default:
-			c.in.err = errno
-			return true
-		}
+	n, err := direct(fd, rest(l.ask, l.sent), rest(l.more, l.sent-len(l.ask)))
+	if l.sent += n; err != nil {
+		c.in.err = err
+		return true
 	}
 	h := &c.in
 	h.waiting.Store(true)
@@ -165,4 +163,11 @@ func (c *Conn) tryAsk(fd uintptr) bool {
 		c.park(h, true)
 	}
 	return false
+}
+
+func rest(p []byte, from int) []byte {
+	if from <= 0 {
+		return p
+	}
+	return p[min(from, len(p)):]
 }

@@ -169,7 +169,7 @@ func TestAsk(t *testing.T) {
 		}
 	}(peer)
 	for range 1000 {
-		b, n, sent, err := c.Ask([]byte("ping"), Medium)
+		b, n, sent, err := c.Ask([]byte("pi"), []byte("ng"), Medium)
 		if err != nil || sent != 4 || string(b.B[:n]) != "ping" {
 			t.Fatalf("%d %d %v", n, sent, err)
 		}
@@ -177,7 +177,7 @@ func TestAsk(t *testing.T) {
 	}
 	c, peer = pair(t)
 	_ = peer.(*net.TCPConn).CloseWrite() // and goes on reading
-	_, _, _, err := c.Ask([]byte("ping"), Medium)
+	_, _, _, err := c.Ask([]byte("pi"), []byte("ng"), Medium)
 	if !errors.Is(err, io.EOF) {
 		t.Errorf("half closed: %v", err)
 	}
@@ -188,14 +188,14 @@ func TestAsk(t *testing.T) {
 		_, _ = io.ReadFull(peer, big)
 		_, _ = peer.Write([]byte("thanks"))
 	}(peer)
-	b, n, sent, err := c.Ask(make([]byte, 16<<20), Medium)
+	b, n, sent, err := c.Ask(make([]byte, 1<<20), make([]byte, 15<<20), Medium)
 	if err != nil || sent != len(big) || string(b.B[:n]) != "thanks" {
 		t.Fatalf("large: %d %d %v", n, sent, err)
 	}
 	b.Put()
 	c, _ = pair(t)
 	_ = c.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
-	if _, _, _, err := c.Ask([]byte("x"), Medium); !errors.Is(err, os.ErrDeadlineExceeded) {
+	if _, _, _, err := c.Ask([]byte("x"), nil, Medium); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("deadline: %v", err)
 	}
 }
@@ -224,7 +224,7 @@ func BenchmarkAsk(b *testing.B) {
 	p := []byte("ping")
 	b.ReportAllocs()
 	for b.Loop() {
-		buf, _, _, err := c.Ask(p, Medium)
+		buf, _, _, err := c.Ask(p, nil, Medium)
 		if err != nil {
 			b.Fatal(err)
 		}
