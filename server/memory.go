@@ -58,8 +58,11 @@ func afterCollections(ctx context.Context) <-chan struct{} {
 	return done
 }
 
-// tuneMemory follows the load until ctx ends. $GOGC, if set, has the last word.
-func tuneMemory(ctx context.Context) error {
+// tuneMemory follows the load until ctx ends. eager: the start is busy, as that
+// of a node that reads 100,000 endpoints; elsewhere garbage of the start would
+// only be spread over memory that an idle process keeps. $GOGC, if set, has the
+// last word.
+func tuneMemory(ctx context.Context, eager bool) error {
 	if os.Getenv("GOGC") != "" {
 		<-ctx.Done()
 		return nil
@@ -70,7 +73,7 @@ func tuneMemory(ctx context.Context) error {
 	// A percentage that suits a small heap would let one that grew by much
 	// grow out of all bounds, so each collection decides about the next.
 	collected := afterCollections(ctx)
-	percent, busy := 0, true // a start is busy
+	percent, busy := 0, eager
 	metrics.Read(samples)
 	before := samples[1].Value.Uint64()
 	for {

@@ -51,6 +51,7 @@ func Server(ctx context.Context, c Config) (*System, error) {
 // Node composes catalog and views, following the API server of c.Rest.
 func Node(ctx context.Context, c Config) (*System, error) {
 	s := newSystem(c.Log)
+	s.eager = true
 	return s.finish(&c, s.addNode(ctx, &c))
 }
 

@@ -46,6 +46,7 @@ func ProxyNode(ctx context.Context, pc ProxyNodeConfig) (*System, error) {
 	c := &pc.Config
 	c.Proxy, c.ProxyAlone = true, true
 	s := newSystem(c.Log)
+	s.eager = true
 	err := s.addProxyNode(ctx, &pc)
 	return s.finish(&Config{Registry: c.Registry, Log: c.Log}, err)
 }

@@ -31,6 +31,8 @@ type System struct {
 	// shown is what parts show beside the metrics, by pattern.
 	shown map[string]http.Handler
 
+	eager bool // the start is busy: see tuneMemory
+
 	// lameduck is how long everything goes on after the stop was asked for,
 	// with /readyz saying so.
 	lameduck time.Duration
@@ -44,7 +46,8 @@ const stopPatience = 10 * time.Second
 
 func newSystem(log *slog.Logger) *System {
 	s := &System{log: log, ready: make(chan struct{}), shown: map[string]http.Handler{}}
-	s.add("memory", tuneMemory, nil) // first: a start is when most is allocated
+	// First: a start is when most is allocated.
+	s.add("memory", func(ctx context.Context) error { return tuneMemory(ctx, s.eager) }, nil)
 	return s
 }
 

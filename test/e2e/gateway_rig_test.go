@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"net/textproto"
 	"os/exec"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -282,13 +281,4 @@ func (d *doorway) who(t testing.TB, n int, args ...string) map[string]int {
 		count[a.header.Get("X-Endpoint")]++
 	}
 	return count
-}
-
-func keysOf(m map[string]int) []string {
-	var out []string
-	for k := range m {
-		out = append(out, k)
-	}
-	slices.Sort(out)
-	return out
 }

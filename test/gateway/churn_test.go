@@ -41,7 +41,6 @@ type fleet struct {
 	t     *testing.T
 	r     *rig
 	stay  []string // endpoints that are never touched; WebSockets live there
-	mu    sync.Mutex
 	alive []*child
 	gone  []*child // removed, not killed yet
 	n     int

@@ -161,26 +161,6 @@ func (r *rig) transport(two bool) *http.Transport {
 	return t
 }
 
-// get asks a path of the usual site, for tests of what else happens.
-func (r *rig) get(t testing.TB, tr *http.Transport, path string) (status int, body string) {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), "GET", r.url(false, path), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := tr.RoundTrip(req)
-	if err != nil {
-		t.Error(err)
-		return 0, ""
-	}
-	b, err := io.ReadAll(resp.Body)
-	_ = resp.Body.Close()
-	if err != nil {
-		t.Errorf("%s: body: %v", path, err)
-	}
-	return resp.StatusCode, string(b)
-}
-
 // newServer makes a server that speaks HTTP/1 and HTTP/2 without TLS.
 func newServer(h http.Handler) *http.Server {
 	s := &http.Server{Handler: h, ErrorLog: log.New(io.Discard, "", 0), Protocols: new(http.Protocols), MaxHeaderBytes: 1 << 20}
