@@ -168,6 +168,7 @@ func (x *exchange) attempt(ep *cluster.Endpoint, u stream.Upstream, expect bool)
 	x.waited = time.Since(start)
 	now := start.Add(x.waited)
 	x.answered = now
+	x.e.clusters.Note(now)
 	if err != nil {
 		return x.lost(ep, u, err, interim)
 	}

@@ -29,7 +29,8 @@
 //
 // # Files
 //
-// config.go, engine.go: what it is; listen.go, serve.go: connections;
+// config.go, engine.go: what it is; target.go: a rule, made ready when it is needed
+// first; keep.go: clusters that are needed; listen.go, serve.go, crew.go: connections;
 // exchange.go, attempt.go, send.go, relay.go, tunnel.go: a request; answer.go: own
 // answers; explain.go: what people ask.
 package gateway

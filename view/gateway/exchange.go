@@ -77,6 +77,7 @@ func (e *Engine) serve(peer *stream.Peer, d stream.Downstream) {
 	x.e, x.d, x.req = e, d, d.Request()
 	x.plain, _ = d.(*h1.Conn)
 	x.now = e.clock.now()
+	e.clusters.Note(x.now)
 	if x.f.Fetch == nil {
 		x.f.Fetch = x.fetch
 	}

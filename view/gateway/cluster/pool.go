@@ -25,7 +25,7 @@ func (s *Slot) Endpoint() *Endpoint { return s.endpoint }
 // returns.
 func (s *Slot) Keep() {
 	e := s.endpoint
-	s.since = e.cluster.set.now()
+	s.since = e.cluster.set.about()
 	e.mu.Lock()
 	if e.removed || len(e.idle) >= e.cluster.set.cfg.MaxIdle {
 		e.open--
@@ -78,7 +78,7 @@ func (e *Endpoint) take() *Slot {
 		e.idle = e.idle[:n-1]
 		suspect := e.suspect
 		e.mu.Unlock()
-		now := e.cluster.set.now()
+		now := e.cluster.set.about()
 		age := now - s.since
 		if age < cfg.CheckAfter && (suspect == 0 || now-suspect >= wary) || age < cfg.IdleTimeout && s.probe.alive() {
 			return s

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fingerpost/fingerpost/balance"
@@ -84,6 +85,7 @@ type Set struct {
 	log   *slog.Logger
 	start time.Time
 	clock func() time.Duration // now, made once for all picks
+	noted atomic.Int64         // see Note; 0: nobody did
 
 	mu       sync.Mutex
 	snap     *catalog.Snapshot
@@ -145,6 +147,19 @@ func lookup(ctx context.Context, host string) ([]netip.Addr, error) {
 
 // now is what balance counts time by.
 func (s *Set) now() time.Duration { return time.Since(s.start) }
+
+// Note tells what time it is. Whoever looks at the clock for each exchange anyway
+// spares this the same when connections are taken and given back: the ages of
+// those that are kept need not be exact.
+func (s *Set) Note(t time.Time) { s.noted.Store(int64(t.Sub(s.start))) }
+
+// about is now as it was noted last.
+func (s *Set) about() time.Duration {
+	if d := s.noted.Load(); d != 0 {
+		return time.Duration(d)
+	}
+	return s.now()
+}
 
 // Apply follows the catalog.
 func (s *Set) Apply(_ context.Context, b catalog.Batch) error {

@@ -201,6 +201,23 @@ func (in *input) into(p []byte, wait bool) (n int, end bool, err error) {
 	return n, in.ended, err
 }
 
+// gather reads the rest of a body of known length if it is there and not too much:
+// true. What has come is in one piece then. It is for connections in a Loop.
+func (in *input) gather() bool {
+	if in.left > int64(socket.Large.Len()) {
+		return false
+	}
+	b := socket.Get(socket.Large)
+	n := copy(b.B, in.cur.B[in.r:in.w])
+	k, err := in.c.(*socket.Conn).ReadNow(b.B[n:])
+	if k == 0 || err != nil {
+		b.Put()
+		return false
+	}
+	in.cur, in.r, in.w = b, 0, n+k // the other one has the head
+	return in.left <= int64(in.w)
+}
+
 // decode takes what it can out of the buffer, without waiting.
 func (in *input) decode() ([]byte, error) {
 	b := in.cur.B[in.r:in.w]

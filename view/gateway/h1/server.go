@@ -159,7 +159,7 @@ func (c *Conn) step(b *socket.Buffer, n int) bool {
 			return false
 		}
 		c.begin(n, f)
-		if !in.ended && (in.mode != counted || in.left > int64(in.w-in.r)) || c.expect || len(c.req.Upgrade) > 0 || string(c.req.Method) == "CONNECT" {
+		if !in.ended && (in.mode != counted || in.left > int64(in.w-in.r) && (c.expect || !in.gather())) || c.expect || len(c.req.Upgrade) > 0 || string(c.req.Method) == "CONNECT" {
 			c.next = parsed
 			return false
 		}

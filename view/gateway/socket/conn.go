@@ -76,10 +76,14 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return c.in.n, c.in.err
 }
 
-// ReadNow reads what is there, and nothing if nothing is.
+// ReadNow reads what is there, and nothing if nothing is. The function of Loop may
+// call it.
 func (c *Conn) ReadNow(p []byte) (int, error) {
 	if c.raw == nil || len(p) == 0 {
 		return 0, nil
+	}
+	if l := c.loop; l != nil && l.fd != 0 {
+		return l.readNow(p)
 	}
 	c.in.now = true
 	n, err := c.Read(p)

@@ -11,6 +11,8 @@ const (
 	eagain = syscall.EAGAIN
 )
 
+func sysRead(uintptr, []byte) (int, syscall.Errno) { return 0, syscall.EINVAL }
+
 func sysWrite(uintptr, []byte) (int, syscall.Errno) { return 0, syscall.EINVAL }
 
 func sysWriteBoth(uintptr, []byte, []byte) (int, syscall.Errno) { return 0, syscall.EINVAL }

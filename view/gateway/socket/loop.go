@@ -2,6 +2,7 @@ package socket
 
 import (
 	"errors"
+	"io"
 	"time"
 )
 
@@ -13,6 +14,7 @@ type loop struct {
 	size Size
 	each func(fd uintptr) bool // tryLoop, made once
 	fd   uintptr               // of the running f; 0: none runs
+	full bool                  // more may be there than the last read took
 
 	ask    []byte // not sent yet, and what follows it
 	more   []byte
@@ -31,8 +33,8 @@ var errBlocked = errors.New("socket: the peer does not read")
 func (c *Conn) Direct() bool { return c.raw != nil }
 
 // Loop waits for bytes and calls f with each portion, in a buffer from the pool that
-// is f's, until f says false or reading fails. While f runs it may Write, and
-// nobody can read. A Close meanwhile ends the loop; who called Loop closes then.
+// is f's, until f says false or reading fails. While f runs it may Write and
+// ReadNow, and nobody else can read. A Close meanwhile ends the loop; who called Loop closes then.
 func (c *Conn) Loop(s Size, f func(b *Buffer, n int) bool) error {
 	if c.loop == nil {
 		c.loop = &loop{}
@@ -64,7 +66,7 @@ func (c *Conn) tryLoop(fd uintptr) bool {
 			}
 			return true
 		}
-		full := n == len(b.B)
+		l.full = n == len(b.B)
 		l.fd = fd
 		c.inside.Store(true)
 		again := l.f(b, n)
@@ -73,9 +75,30 @@ func (c *Conn) tryLoop(fd uintptr) bool {
 		if !again || c.doomed.Load() {
 			return true
 		}
-		if !full {
+		if !l.full {
 			c.park(&c.in, true)
 			return false
+		}
+	}
+}
+
+// readNow is ReadNow of the running f.
+func (l *loop) readNow(p []byte) (int, error) {
+	for {
+		n, errno := sysRead(l.fd, p)
+		switch {
+		case errno == eintr:
+		case errno == eagain:
+			l.full = false
+			return 0, nil
+		case errno != 0:
+			return 0, errno
+		case n == 0:
+			l.full = true // the end is met again
+			return 0, io.EOF
+		default:
+			l.full = n == len(p)
+			return n, nil
 		}
 	}
 }
