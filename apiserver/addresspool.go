@@ -11,12 +11,10 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/registry/generic"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/apiserver/pkg/registry/rest"
-	"k8s.io/apiserver/pkg/storage"
 	"k8s.io/apiserver/pkg/storage/names"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
@@ -70,9 +68,7 @@ func (s poolStrategy) ValidateUpdate(_ context.Context, obj, _ runtime.Object) f
 type poolStatusStrategy struct{ poolStrategy }
 
 func (poolStatusStrategy) GetResetFields() map[fieldpath.APIVersion]*fieldpath.Set {
-	return map[fieldpath.APIVersion]*fieldpath.Set{
-		fieldpath.APIVersion(v1alpha1.GroupVersion.String()): fieldpath.NewSet(fieldpath.MakePathOrDie("spec"), fieldpath.MakePathOrDie("metadata")),
-	}
+	return notOfStatus()
 }
 
 func (poolStatusStrategy) PrepareForUpdate(_ context.Context, obj, old runtime.Object) {
@@ -92,23 +88,6 @@ type poolREST struct{ *genericregistry.Store }
 
 func (poolREST) ShortNames() []string { return []string{"pool"} }
 
-type poolStatusREST struct{ store *genericregistry.Store }
-
-func (poolStatusREST) New() runtime.Object { return &v1alpha1.AddressPool{} }
-func (poolStatusREST) Destroy()            {}
-func (r poolStatusREST) Get(ctx context.Context, name string, o *metav1.GetOptions) (runtime.Object, error) {
-	return r.store.Get(ctx, name, o)
-}
-func (r poolStatusREST) Update(ctx context.Context, name string, obj rest.UpdatedObjectInfo, c rest.ValidateObjectFunc, u rest.ValidateObjectUpdateFunc, _ bool, o *metav1.UpdateOptions) (runtime.Object, bool, error) {
-	return r.store.Update(ctx, name, obj, c, u, false, o)
-}
-func (r poolStatusREST) GetResetFields() map[fieldpath.APIVersion]*fieldpath.Set {
-	return r.store.GetResetFields()
-}
-func (r poolStatusREST) ConvertToTable(ctx context.Context, obj, opts runtime.Object) (*metav1.Table, error) {
-	return r.store.ConvertToTable(ctx, obj, opts)
-}
-
 func newAddressPoolStorage(s *runtime.Scheme, opts generic.RESTOptionsGetter, taken func() []netip.Prefix) (map[string]rest.Storage, error) {
 	strategy := poolStrategy{s, names.SimpleNameGenerator, taken}
 	attrs := func(obj runtime.Object) (labels.Set, fields.Set, error) {
@@ -118,27 +97,12 @@ func newAddressPoolStorage(s *runtime.Scheme, opts generic.RESTOptionsGetter, ta
 		}
 		return p.Labels, generic.ObjectMetaFieldsSet(&p.ObjectMeta, false), nil
 	}
-	store := &genericregistry.Store{
-		NewFunc:                   func() runtime.Object { return &v1alpha1.AddressPool{} },
-		NewListFunc:               func() runtime.Object { return &v1alpha1.AddressPoolList{} },
-		DefaultQualifiedResource:  schema.GroupResource{Group: v1alpha1.GroupName, Resource: "addresspools"},
-		SingularQualifiedResource: schema.GroupResource{Group: v1alpha1.GroupName, Resource: "addresspool"},
-		CreateStrategy:            strategy,
-		UpdateStrategy:            strategy,
-		DeleteStrategy:            strategy,
-		ResetFieldsStrategy:       strategy,
-		TableConvertor:            poolTable{},
-		PredicateFunc: func(l labels.Selector, f fields.Selector) storage.SelectionPredicate {
-			return storage.SelectionPredicate{Label: l, Field: f, GetAttrs: attrs}
-		},
-	}
-	if err := store.CompleteWithOptions(&generic.StoreOptions{RESTOptions: opts, AttrFunc: attrs}); err != nil {
-		return nil, err
-	}
-	status := *store
-	status.UpdateStrategy = poolStatusStrategy{strategy}
-	status.ResetFieldsStrategy = poolStatusStrategy{strategy}
-	return map[string]rest.Storage{"addresspools": poolREST{store}, "addresspools/status": poolStatusREST{&status}}, nil
+	return ownStorage(opts, ownKind{
+		plural: "addresspools", singular: "addresspool", attrs: attrs, table: poolTable{},
+		strategy: strategy, status: poolStatusStrategy{strategy},
+		object: func() runtime.Object { return &v1alpha1.AddressPool{} }, list: func() runtime.Object { return &v1alpha1.AddressPoolList{} },
+		rest: func(s *genericregistry.Store) rest.Storage { return poolREST{s} },
+	})
 }
 
 // poolTable prints AddressPools as kubectl shows them.

@@ -19,7 +19,6 @@ import (
 	"k8s.io/apiserver/pkg/registry/generic"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/apiserver/pkg/registry/rest"
-	"k8s.io/apiserver/pkg/storage"
 	"k8s.io/apiserver/pkg/storage/names"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
@@ -129,11 +128,7 @@ func pruneExpired(in *v1alpha1.Instance) {
 // statusStrategy is that of the status subresource.
 type statusStrategy struct{ instanceStrategy }
 
-func (statusStrategy) GetResetFields() map[fieldpath.APIVersion]*fieldpath.Set {
-	return map[fieldpath.APIVersion]*fieldpath.Set{
-		fieldpath.APIVersion(v1alpha1.GroupVersion.String()): fieldpath.NewSet(fieldpath.MakePathOrDie("spec"), fieldpath.MakePathOrDie("metadata")),
-	}
-}
+func (statusStrategy) GetResetFields() map[fieldpath.APIVersion]*fieldpath.Set { return notOfStatus() }
 
 func (s statusStrategy) PrepareForUpdate(_ context.Context, obj, old runtime.Object) {
 	in, before := obj.(*v1alpha1.Instance), old.(*v1alpha1.Instance)
@@ -160,52 +155,20 @@ func (statusStrategy) ValidateUpdate(_ context.Context, obj, _ runtime.Object) f
 	return errs
 }
 
-// instanceREST and instanceStatusREST are the storage of Instances.
+// instanceREST is the storage of Instances.
 type instanceREST struct{ *genericregistry.Store }
 
 func (instanceREST) ShortNames() []string { return []string{"inst"} }
 func (instanceREST) Categories() []string { return []string{"all"} }
 
-type instanceStatusREST struct{ store *genericregistry.Store }
-
-func (r instanceStatusREST) New() runtime.Object { return &v1alpha1.Instance{} }
-func (r instanceStatusREST) Destroy()            {}
-func (r instanceStatusREST) Get(ctx context.Context, name string, o *metav1.GetOptions) (runtime.Object, error) {
-	return r.store.Get(ctx, name, o)
-}
-func (r instanceStatusREST) Update(ctx context.Context, name string, obj rest.UpdatedObjectInfo, c rest.ValidateObjectFunc, u rest.ValidateObjectUpdateFunc, _ bool, o *metav1.UpdateOptions) (runtime.Object, bool, error) {
-	return r.store.Update(ctx, name, obj, c, u, false, o)
-}
-func (r instanceStatusREST) GetResetFields() map[fieldpath.APIVersion]*fieldpath.Set {
-	return r.store.GetResetFields()
-}
-func (r instanceStatusREST) ConvertToTable(ctx context.Context, obj, opts runtime.Object) (*metav1.Table, error) {
-	return r.store.ConvertToTable(ctx, obj, opts)
-}
-
 func newInstanceStorage(s *runtime.Scheme, opts generic.RESTOptionsGetter) (map[string]rest.Storage, error) {
 	strategy := instanceStrategy{s, names.SimpleNameGenerator, time.Now}
-	store := &genericregistry.Store{
-		NewFunc:                   func() runtime.Object { return &v1alpha1.Instance{} },
-		NewListFunc:               func() runtime.Object { return &v1alpha1.InstanceList{} },
-		DefaultQualifiedResource:  schema.GroupResource{Group: v1alpha1.GroupName, Resource: "instances"},
-		SingularQualifiedResource: schema.GroupResource{Group: v1alpha1.GroupName, Resource: "instance"},
-		CreateStrategy:            strategy,
-		UpdateStrategy:            strategy,
-		DeleteStrategy:            strategy,
-		ResetFieldsStrategy:       strategy,
-		TableConvertor:            instanceTable{},
-		PredicateFunc: func(l labels.Selector, f fields.Selector) storage.SelectionPredicate {
-			return storage.SelectionPredicate{Label: l, Field: f, GetAttrs: instanceAttrs}
-		},
-	}
-	if err := store.CompleteWithOptions(&generic.StoreOptions{RESTOptions: opts, AttrFunc: instanceAttrs}); err != nil {
-		return nil, err
-	}
-	status := *store
-	status.UpdateStrategy = statusStrategy{strategy}
-	status.ResetFieldsStrategy = statusStrategy{strategy}
-	return map[string]rest.Storage{"instances": instanceREST{store}, "instances/status": instanceStatusREST{&status}}, nil
+	return ownStorage(opts, ownKind{
+		plural: "instances", singular: "instance", attrs: instanceAttrs, table: instanceTable{},
+		strategy: strategy, status: statusStrategy{strategy},
+		object: func() runtime.Object { return &v1alpha1.Instance{} }, list: func() runtime.Object { return &v1alpha1.InstanceList{} },
+		rest: func(s *genericregistry.Store) rest.Storage { return instanceREST{s} },
+	})
 }
 
 func instanceAttrs(obj runtime.Object) (labels.Set, fields.Set, error) {

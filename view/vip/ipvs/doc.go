@@ -35,5 +35,7 @@
 // both traffic policies Local has no such shortcut by its ClusterIP. Weights
 // count with schedulers that know them, which rr does not. Two pods on one bridge
 // need br_netfilter. Among many new connections over IPv6 one may rarely need
-// its first packet to be sent again, a second later. The kernel module is often not there: [Probe] says so.
+// its first packet to be sent again, a second later, and a UDP flow to a node port
+// that was removed may stay without answer where others refuse it. The kernel
+// module is often not there: [Probe] says so.
 package ipvs
