@@ -84,12 +84,15 @@ func (l *listener) begin(p []byte, from netip.AddrPort, tried []netip.AddrPort) 
 			f.conn.close()
 			return
 		}
+		// Before the datagram goes: the answer may be with the client, and its
+		// next flow here, before send returns. If nobody is there, the next
+		// round notes another endpoint.
+		if r.front.Affinity > 0 {
+			d.sessions.remember(r.front, from.Addr(), b, d.cfg.Now())
+		}
 		if err := f.send(p, d.cfg.Now()); err != nil {
 			tried = d.fail(f, tried)
 			continue
-		}
-		if r.front.Affinity > 0 {
-			d.sessions.remember(r.front, from.Addr(), b, d.cfg.Now())
 		}
 		return
 	}
