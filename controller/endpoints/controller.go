@@ -20,10 +20,10 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/client-go/util/workqueue"
 
 	"github.com/fingerpost/fingerpost/api/v1alpha1"
 	"github.com/fingerpost/fingerpost/controller/internal/indexer"
+	"github.com/fingerpost/fingerpost/controller/internal/queue"
 )
 
 const (
@@ -50,8 +50,7 @@ type Config struct {
 // Controller keeps Endpoints. Make it with New.
 type Controller struct {
 	cfg    Config
-	queue  workqueue.TypedRateLimitingInterface[types.NamespacedName]
-	synced []cache.DoneChecker
+	queue  *queue.Queue[types.NamespacedName]
 	writes *prometheus.CounterVec
 
 	mu      sync.Mutex
@@ -78,8 +77,7 @@ func New(cfg Config) (*Controller, error) {
 	}
 	c := &Controller{
 		cfg: cfg, written: map[types.NamespacedName]time.Time{}, deleted: map[types.NamespacedName]struct{}{},
-		queue: workqueue.NewTypedRateLimitingQueue(
-			workqueue.NewTypedItemExponentialFailureRateLimiter[types.NamespacedName](20*time.Millisecond, 30*time.Second)),
+		queue: queue.New[types.NamespacedName](20*time.Millisecond, 30*time.Second),
 		writes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fingerpost_endpoints_writes_total",
 			Help: "Legacy Endpoints written, by operation (create, update, delete).",
@@ -93,87 +91,50 @@ func New(cfg Config) (*Controller, error) {
 	if err := indexer.Slices(cfg.Slices); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(c.watch(cfg.Services, c.serviceKey), c.watch(cfg.Slices, sliceKey), c.watch(cfg.Endpoints, endpointsKey)); err != nil {
+	if err := errors.Join(
+		queue.Follow(c.queue, cfg.Services, c.serviceChanged), queue.Follow(c.queue, cfg.Slices, c.sliceChanged),
+		queue.Follow(c.queue, cfg.Endpoints, c.endpointsChanged),
+	); err != nil {
 		return nil, fmt.Errorf("controller/endpoints: watch: %w", err)
 	}
 	return c, nil
 }
 
-// watch queues the service that key finds for each change.
-func (c *Controller) watch(inf cache.SharedIndexInformer, key func(obj any, gone bool) (types.NamespacedName, bool)) error {
-	note := func(obj any, gone bool) {
-		if d, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-			obj = d.Obj
-		}
-		if k, ok := key(obj, gone); ok {
-			c.queue.Add(k)
-		}
+func (c *Controller) serviceChanged(old, cur *corev1.Service) {
+	gone := cur == nil
+	if gone {
+		cur = old
 	}
-	r, err := inf.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(obj any) { note(obj, false) },
-		UpdateFunc: func(_, obj any) { note(obj, false) },
-		DeleteFunc: func(obj any) { note(obj, true) },
-	})
-	if err == nil {
-		c.synced = append(c.synced, r.HasSyncedChecker())
-	}
-	return err
-}
-
-func (c *Controller) serviceKey(obj any, gone bool) (types.NamespacedName, bool) {
-	s, ok := obj.(*corev1.Service)
-	if !ok {
-		return types.NamespacedName{}, false
-	}
-	k := types.NamespacedName{Namespace: s.Namespace, Name: s.Name}
+	k := types.NamespacedName{Namespace: cur.Namespace, Name: cur.Name}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if gone {
 		c.deleted[k] = struct{}{}
 	} else {
 		delete(c.deleted, k)
 	}
-	return k, true
+	c.mu.Unlock()
+	c.queue.Add(k)
 }
 
-func sliceKey(obj any, _ bool) (types.NamespacedName, bool) {
-	s, ok := obj.(*discoveryv1.EndpointSlice)
-	if !ok || s.Labels[discoveryv1.LabelManagedBy] != v1alpha1.ManagedBy {
-		return types.NamespacedName{}, false
+func (c *Controller) sliceChanged(old, cur *discoveryv1.EndpointSlice) {
+	if cur == nil {
+		cur = old
 	}
-	return types.NamespacedName{Namespace: s.Namespace, Name: s.Labels[discoveryv1.LabelServiceName]}, true
+	if cur.Labels[discoveryv1.LabelManagedBy] == v1alpha1.ManagedBy {
+		c.queue.Add(types.NamespacedName{Namespace: cur.Namespace, Name: cur.Labels[discoveryv1.LabelServiceName]})
+	}
 }
 
-func endpointsKey(obj any, _ bool) (types.NamespacedName, bool) {
-	e, ok := obj.(*corev1.Endpoints)
-	if !ok {
-		return types.NamespacedName{}, false
+func (c *Controller) endpointsChanged(old, cur *corev1.Endpoints) {
+	if cur == nil {
+		cur = old
 	}
-	return types.NamespacedName{Namespace: e.Namespace, Name: e.Name}, true
+	c.queue.Add(types.NamespacedName{Namespace: cur.Namespace, Name: cur.Name})
 }
 
 // Run works until ctx is done.
 func (c *Controller) Run(ctx context.Context) error {
-	defer c.queue.ShutDown()
-	if !cache.WaitFor(ctx, "", c.synced...) {
-		return nil // stopped before it began
-	}
-	stop := context.AfterFunc(ctx, c.queue.ShutDown)
-	defer stop()
-	var wg sync.WaitGroup
-	for range c.cfg.Workers {
-		wg.Go(func() {
-			for {
-				k, quit := c.queue.Get()
-				if quit {
-					return
-				}
-				c.work(ctx, k)
-				c.queue.Done(k)
-			}
-		})
-	}
-	wg.Wait()
+	c.queue.Run(ctx, c.cfg.Workers, c.work)
 	return nil
 }
 
@@ -186,17 +147,7 @@ func (c *Controller) work(ctx context.Context, k types.NamespacedName) {
 		c.queue.AddAfter(k, wait)
 		return
 	}
-	err := c.sync(ctx, k, gone)
-	switch {
-	case err == nil:
-		c.queue.Forget(k)
-	case ctx.Err() != nil:
-	default:
-		c.queue.AddRateLimited(k)
-		if n := c.queue.NumRequeues(k); !apierrors.IsConflict(err) || n > 5 {
-			c.cfg.Log.Warn("cannot write endpoints, trying again", "service", k, "attempt", n, "error", err)
-		}
-	}
+	c.queue.Settle(ctx, c.cfg.Log, k, "write endpoints", c.sync(ctx, k, gone))
 }
 
 func (c *Controller) sync(ctx context.Context, k types.NamespacedName, gone bool) error {

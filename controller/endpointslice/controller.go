@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,10 +13,10 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/client-go/util/workqueue"
 
 	"github.com/fingerpost/fingerpost/api/v1alpha1"
 	"github.com/fingerpost/fingerpost/controller/internal/indexer"
+	"github.com/fingerpost/fingerpost/controller/internal/queue"
 )
 
 // Config says what a Controller works on. The informers are shared with
@@ -49,9 +48,8 @@ type Controller struct {
 	cfg     Config
 	index   *index
 	pool    *pool
-	queue   workqueue.TypedRateLimitingInterface[*service]
+	queue   *queue.Queue[*service]
 	metrics *metrics
-	synced  []cache.DoneChecker
 }
 
 // New makes a controller and registers it with the informers.
@@ -82,28 +80,19 @@ func New(cfg Config) (*Controller, error) {
 	if c.metrics, err = newMetrics(cfg.Registerer, c.count); err != nil {
 		return nil, fmt.Errorf("controller/endpointslice: register metrics: %w", err)
 	}
-	c.queue = workqueue.NewTypedRateLimitingQueue(
-		workqueue.NewTypedItemExponentialFailureRateLimiter[*service](5*time.Millisecond, 10*time.Second))
+	c.queue = queue.New[*service](5*time.Millisecond, 10*time.Second)
 	if err := errors.Join(indexer.Slices(cfg.Slices), indexer.Pods(cfg.Pods), indexer.Instances(cfg.Instances)); err != nil {
 		return nil, err
 	}
 	// Services first: pods then find the services they belong to.
 	if err := errors.Join(
-		register(c, cfg.Services, c.serviceChanged), register(c, cfg.Nodes, c.nodeChanged),
-		register(c, cfg.Slices, c.sliceChanged), register(c, cfg.Pods, c.podChanged),
-		register(c, cfg.Instances, c.instanceChanged),
+		queue.Follow(c.queue, cfg.Services, c.serviceChanged), queue.Follow(c.queue, cfg.Nodes, c.nodeChanged),
+		queue.Follow(c.queue, cfg.Slices, c.sliceChanged), queue.Follow(c.queue, cfg.Pods, c.podChanged),
+		queue.Follow(c.queue, cfg.Instances, c.instanceChanged),
 	); err != nil {
 		return nil, fmt.Errorf("controller/endpointslice: watch: %w", err)
 	}
 	return c, nil
-}
-
-func register[T any](c *Controller, inf cache.SharedIndexInformer, changed func(old, cur *T)) error {
-	r, err := handle(inf, changed)
-	if err == nil {
-		c.synced = append(c.synced, r.HasSyncedChecker())
-	}
-	return err
 }
 
 func (c *Controller) count() float64 {
@@ -115,26 +104,7 @@ func (c *Controller) count() float64 {
 // Run works until ctx is done. Nothing is written before every informer has
 // delivered what there is.
 func (c *Controller) Run(ctx context.Context) error {
-	defer c.queue.ShutDown()
-	if !cache.WaitFor(ctx, "", c.synced...) {
-		return nil // stopped before it began
-	}
-	stop := context.AfterFunc(ctx, c.queue.ShutDown)
-	defer stop()
-	var wg sync.WaitGroup
-	for range c.cfg.Workers {
-		wg.Go(func() {
-			for {
-				s, quit := c.queue.Get()
-				if quit {
-					return
-				}
-				c.work(ctx, s)
-				c.queue.Done(s)
-			}
-		})
-	}
-	wg.Wait()
+	c.queue.Run(ctx, c.cfg.Workers, c.work)
 	return nil
 }
 

@@ -6,7 +6,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	"k8s.io/client-go/tools/cache"
 
 	"github.com/fingerpost/fingerpost/api/v1alpha1"
 )
@@ -26,32 +25,6 @@ func (c *Controller) mark(s *service, trigger time.Time, note func(*pending)) {
 }
 
 func reload(p *pending) { p.load, p.members = true, nil }
-
-// handle registers typed handlers that see deletions as old objects.
-func handle[T any](inf cache.SharedIndexInformer, changed func(old, cur *T)) (cache.ResourceEventHandlerRegistration, error) {
-	return inf.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(obj any) {
-			if o, ok := obj.(*T); ok {
-				changed(nil, o)
-			}
-		},
-		UpdateFunc: func(old, cur any) {
-			o, ok1 := old.(*T)
-			n, ok2 := cur.(*T)
-			if ok1 && ok2 {
-				changed(o, n)
-			}
-		},
-		DeleteFunc: func(obj any) {
-			if d, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-				obj = d.Obj
-			}
-			if o, ok := obj.(*T); ok {
-				changed(o, nil)
-			}
-		},
-	})
-}
 
 func (c *Controller) serviceChanged(old, cur *corev1.Service) {
 	if old != nil && cur != nil && !relevant(old, cur) {

@@ -10,15 +10,14 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/client-go/util/workqueue"
 
 	"github.com/fingerpost/fingerpost/api/v1alpha1"
 	"github.com/fingerpost/fingerpost/api/v1alpha1/client"
 	"github.com/fingerpost/fingerpost/controller/internal/indexer"
+	"github.com/fingerpost/fingerpost/controller/internal/queue"
 	"github.com/fingerpost/fingerpost/health"
 	"github.com/fingerpost/fingerpost/health/probe"
 )
@@ -49,8 +48,8 @@ type Controller struct {
 	cfg      Config
 	lister   client.Lister
 	runner   *probe.Runner
-	status   workqueue.TypedRateLimitingInterface[name] // Instances whose status may be wrong
-	services workqueue.TypedRateLimitingInterface[name] // Services that may be missing
+	status   *queue.Queue[name] // Instances whose status may be wrong
+	services *queue.Queue[name] // Services that may be missing
 	synced   []cache.DoneChecker
 	started  time.Time
 	metrics  metrics
@@ -70,13 +69,10 @@ func New(cfg Config) (*Controller, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	limiter := func() workqueue.TypedRateLimiter[name] {
-		return workqueue.NewTypedItemExponentialFailureRateLimiter[name](10*time.Millisecond, 30*time.Second)
-	}
 	c := &Controller{
 		cfg: cfg, lister: client.NewLister(cfg.InstanceInformer.GetIndexer()), started: time.Now(),
-		status:   workqueue.NewTypedRateLimitingQueue(limiter()),
-		services: workqueue.NewTypedRateLimitingQueue(limiter()),
+		status:   queue.New[name](10*time.Millisecond, 30*time.Second),
+		services: queue.New[name](10*time.Millisecond, 30*time.Second),
 		metrics:  newMetrics(), complained: map[name]string{},
 	}
 	if err := c.metrics.register(cfg.Registerer); err != nil {
@@ -166,33 +162,13 @@ func (c *Controller) Run(ctx context.Context) error {
 	defer wg.Wait()
 	wg.Go(func() { _ = c.runner.Run(ctx) })
 	wg.Go(func() { c.cfg.Liveness.run(ctx, c.told) })
-	for range c.cfg.Workers {
-		wg.Go(func() { c.serve(ctx, c.status, "write the status of instance", c.syncStatus) })
-	}
-	for range 2 {
-		wg.Go(func() { c.serve(ctx, c.services, "make service", c.syncService) })
-	}
+	wg.Go(func() { serve(ctx, c, c.status, c.cfg.Workers, "write the status of instance", c.syncStatus) })
+	wg.Go(func() { serve(ctx, c, c.services, 2, "make service", c.syncService) })
 	return nil
 }
 
-// serve works a queue off; what fails is tried again, later each time.
-func (c *Controller) serve(ctx context.Context, q workqueue.TypedRateLimitingInterface[name], what string, do func(context.Context, name) error) {
-	for {
-		n, quit := q.Get()
-		if quit {
-			return
-		}
-		switch err := do(ctx, n); {
-		case err == nil:
-			q.Forget(n)
-		case ctx.Err() == nil:
-			q.AddRateLimited(n)
-			if tries := q.NumRequeues(n); !apierrors.IsConflict(err) || tries > 5 {
-				c.cfg.Log.Warn("cannot "+what+", trying again", "name", n, "attempt", tries, "error", err)
-			}
-		}
-		q.Done(n)
-	}
+func serve(ctx context.Context, c *Controller, q *queue.Queue[name], workers int, what string, do func(context.Context, name) error) {
+	q.Work(ctx, workers, func(ctx context.Context, n name) { q.Settle(ctx, c.cfg.Log, n, what, do(ctx, n)) })
 }
 
 // told counts a transition and tells people.

@@ -20,10 +20,10 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/client-go/util/workqueue"
 
 	"github.com/fingerpost/fingerpost/controller/endpoints"
 	"github.com/fingerpost/fingerpost/controller/internal/indexer"
+	"github.com/fingerpost/fingerpost/controller/internal/queue"
 )
 
 // Config says what a Controller works on. The informers are shared; whoever
@@ -40,8 +40,7 @@ type Config struct {
 // Controller mirrors Endpoints. Make it with New.
 type Controller struct {
 	cfg    Config
-	queue  workqueue.TypedRateLimitingInterface[types.NamespacedName]
-	synced []cache.DoneChecker
+	queue  *queue.Queue[types.NamespacedName]
 	writes *prometheus.CounterVec
 
 	mu sync.Mutex
@@ -63,8 +62,7 @@ func New(cfg Config) (*Controller, error) {
 	}
 	c := &Controller{
 		cfg: cfg, own: map[types.NamespacedName]map[string]*discoveryv1.EndpointSlice{},
-		queue: workqueue.NewTypedRateLimitingQueue(
-			workqueue.NewTypedItemExponentialFailureRateLimiter[types.NamespacedName](10*time.Millisecond, 30*time.Second)),
+		queue: queue.New[types.NamespacedName](10*time.Millisecond, 30*time.Second),
 		writes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fingerpost_mirror_writes_total",
 			Help: "EndpointSlices written for hand-made Endpoints, by operation (create, update, delete).",
@@ -78,87 +76,48 @@ func New(cfg Config) (*Controller, error) {
 	if err := indexer.Slices(cfg.Slices); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(c.watch(cfg.Services, nameOf), c.watch(cfg.Endpoints, nameOf), c.watch(cfg.Slices, c.ofSlice)); err != nil {
+	if err := errors.Join(
+		queue.Follow(c.queue, cfg.Services, named[corev1.Service](c)), queue.Follow(c.queue, cfg.Endpoints, named[corev1.Endpoints](c)),
+		queue.Follow(c.queue, cfg.Slices, c.sliceChanged),
+	); err != nil {
 		return nil, fmt.Errorf("controller/mirror: watch: %w", err)
 	}
 	return c, nil
 }
 
-func (c *Controller) watch(inf cache.SharedIndexInformer, key func(obj any, gone bool) (types.NamespacedName, bool)) error {
-	note := func(obj any, gone bool) {
-		if d, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-			obj = d.Obj
+// named queues an object's name, which is that of the service too.
+func named[T any, P interface {
+	*T
+	metav1.Object
+}](c *Controller) func(old, cur P) {
+	return func(old, cur P) {
+		if cur == nil {
+			cur = old
 		}
-		if k, ok := key(obj, gone); ok {
-			c.queue.Add(k)
-		}
+		c.queue.Add(types.NamespacedName{Namespace: cur.GetNamespace(), Name: cur.GetName()})
 	}
-	r, err := inf.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(obj any) { note(obj, false) },
-		UpdateFunc: func(old, obj any) {
-			note(obj, false)
-			if _, ok := old.(*discoveryv1.EndpointSlice); ok { // its labels may have been taken away
-				note(old, false)
-			}
-		},
-		DeleteFunc: func(obj any) { note(obj, true) },
-	})
-	if err == nil {
-		c.synced = append(c.synced, r.HasSyncedChecker())
-	}
-	return err
 }
 
-func nameOf(obj any, _ bool) (types.NamespacedName, bool) {
-	m, ok := obj.(metav1.Object)
-	if !ok {
-		return types.NamespacedName{}, false
+// sliceChanged looks at what a slice was, too: its labels may have been taken
+// away.
+func (c *Controller) sliceChanged(old, cur *discoveryv1.EndpointSlice) {
+	for _, s := range []*discoveryv1.EndpointSlice{cur, old} {
+		if s == nil || s.Labels[discoveryv1.LabelManagedBy] != ManagedBy {
+			continue
+		}
+		k := types.NamespacedName{Namespace: s.Namespace, Name: s.Labels[discoveryv1.LabelServiceName]}
+		if cur == nil {
+			c.disown(k, s.Name)
+		}
+		c.queue.Add(k)
 	}
-	return types.NamespacedName{Namespace: m.GetNamespace(), Name: m.GetName()}, true
-}
-
-func (c *Controller) ofSlice(obj any, gone bool) (types.NamespacedName, bool) {
-	s, ok := obj.(*discoveryv1.EndpointSlice)
-	if !ok || s.Labels[discoveryv1.LabelManagedBy] != ManagedBy {
-		return types.NamespacedName{}, false
-	}
-	k := types.NamespacedName{Namespace: s.Namespace, Name: s.Labels[discoveryv1.LabelServiceName]}
-	if gone {
-		c.disown(k, s.Name)
-	}
-	return k, true
 }
 
 // Run works until ctx is done.
 func (c *Controller) Run(ctx context.Context) error {
-	defer c.queue.ShutDown()
-	if !cache.WaitFor(ctx, "", c.synced...) {
-		return nil // stopped before it began
-	}
-	stop := context.AfterFunc(ctx, c.queue.ShutDown)
-	defer stop()
-	var wg sync.WaitGroup
-	for range c.cfg.Workers {
-		wg.Go(func() {
-			for {
-				k, quit := c.queue.Get()
-				if quit {
-					return
-				}
-				switch err := c.sync(ctx, k); {
-				case err == nil:
-					c.queue.Forget(k)
-				case ctx.Err() == nil:
-					c.queue.AddRateLimited(k)
-					if n := c.queue.NumRequeues(k); !apierrors.IsConflict(err) || n > 5 {
-						c.cfg.Log.Warn("cannot mirror endpoints, trying again", "endpoints", k, "attempt", n, "error", err)
-					}
-				}
-				c.queue.Done(k)
-			}
-		})
-	}
-	wg.Wait()
+	c.queue.Run(ctx, c.cfg.Workers, func(ctx context.Context, k types.NamespacedName) {
+		c.queue.Settle(ctx, c.cfg.Log, k, "mirror endpoints", c.sync(ctx, k))
+	})
 	return nil
 }
 
