@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	miekg "github.com/miekg/dns"
+
+	wiredns "github.com/fingerpost/fingerpost/wire/dns"
 )
 
 // customs are records of the configuration. They are never changed, only
@@ -160,7 +162,7 @@ func (c *customs) add(rr miekg.RR) error {
 	if err != nil {
 		return err
 	}
-	at, _ := skipName(buf[:end], 0)
+	at, _ := wiredns.SkipName(buf[:end], 0)
 	// A zone file may leave the data out, for updates (RFC 2136), and the library
 	// writes some records that nobody can read.
 	if end > at+10 {

@@ -17,6 +17,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	wiredns "github.com/fingerpost/fingerpost/wire/dns"
 )
 
 // DNS over HTTPS (RFC 8484): a question is the body of a POST, or the parameter
@@ -220,28 +222,22 @@ func freshFor(resp []byte) (ttl uint32, ok bool) {
 	if rcode := resp[3] & 0xF; rcode != rcodeOK && rcode != rcodeNXDomain {
 		return 0, false
 	}
-	off := headerLen
-	for range binary.BigEndian.Uint16(resp[4:]) {
-		if off, ok = skipName(resp, off); !ok {
-			return 0, false
-		}
-		off += 4
+	off, ok := wiredns.SkipQuestions(resp)
+	if !ok {
+		return 0, false
 	}
 	answers, authority := int(binary.BigEndian.Uint16(resp[6:])), int(binary.BigEndian.Uint16(resp[8:]))
 	ttl, found := ^uint32(0), false
 	for i := range answers + authority {
-		if off, ok = skipName(resp, off); !ok || off+10 > len(resp) {
+		fixed, end, ok := wiredns.SkipRecord(resp, off)
+		if !ok {
 			return 0, false
 		}
-		typ, t := binary.BigEndian.Uint16(resp[off:]), binary.BigEndian.Uint32(resp[off+4:])
-		end := off + 10 + int(binary.BigEndian.Uint16(resp[off+8:]))
-		if end > len(resp) {
-			return 0, false
-		}
+		typ, t := binary.BigEndian.Uint16(resp[fixed:]), binary.BigEndian.Uint32(resp[fixed+4:])
 		switch {
 		case i < answers:
 			ttl, found = min(ttl, t), true
-		case typ == typeSOA && end-off >= 14:
+		case typ == typeSOA && end-fixed >= 14:
 			ttl, found = min(ttl, t, binary.BigEndian.Uint32(resp[end-4:])), true
 		}
 		off = end

@@ -3,11 +3,13 @@ package dns
 import (
 	"fmt"
 	"strings"
+
+	wiredns "github.com/fingerpost/fingerpost/wire/dns"
 )
 
 const (
-	maxName   = 255 // wire length of a name with its root label (RFC 1035 §3.1)
-	maxLabel  = 63
+	maxName   = wiredns.MaxName
+	maxLabel  = wiredns.MaxLabel
 	maxLabels = 127
 )
 

@@ -3,6 +3,8 @@ package dns
 import (
 	"encoding/binary"
 	"net/netip"
+
+	wiredns "github.com/fingerpost/fingerpost/wire/dns"
 )
 
 // Numbers of RFC 1035 and its successors that this package speaks of.
@@ -16,7 +18,7 @@ const (
 	typeTXT   = 16
 	typeAAAA  = 28
 	typeSRV   = 33
-	typeOPT   = 41
+	typeOPT   = wiredns.TypeOPT
 	typeIXFR  = 251
 	typeAXFR  = 252
 	typeANY   = 255
@@ -39,7 +41,7 @@ const (
 	flagCD     = 1 << 4
 	opcodeMask = 0xF << 11
 
-	headerLen = 12
+	headerLen = wiredns.HeaderLen
 	optLen    = 11
 	udpPlain  = 512   // what every client takes (RFC 1035 §4.2.1)
 	udpMax    = 1232  // what passes every path without fragments (DNS flag day 2020)
@@ -94,8 +96,7 @@ func (q *query) parse(msg []byte) verdict {
 	q.qtype = binary.BigEndian.Uint16(msg[off:])
 	q.class = binary.BigEndian.Uint16(msg[off+2:])
 	q.end = off + 4
-	before := int(binary.BigEndian.Uint16(msg[6:])) + int(binary.BigEndian.Uint16(msg[8:]))
-	extra := int(binary.BigEndian.Uint16(msg[10:]))
+	before, extra := wiredns.Records(msg)
 	if before+extra > 0 && !q.records(msg, before, extra) {
 		return malformed
 	}
@@ -110,41 +111,20 @@ func (q *query) records(msg []byte, before, extra int) bool {
 	off := q.end
 	for i := range before + extra {
 		root := off < len(msg) && msg[off] == 0
-		var ok bool
-		if off, ok = skipName(msg, off); !ok || off+10 > len(msg) {
+		fixed, next, ok := wiredns.SkipRecord(msg, off)
+		if !ok {
 			return false
 		}
-		length := int(binary.BigEndian.Uint16(msg[off+8:]))
-		if binary.BigEndian.Uint16(msg[off:]) == typeOPT {
+		if binary.BigEndian.Uint16(msg[fixed:]) == typeOPT {
 			if i < before || q.edns || !root { // RFC 6891 §6.1.1
 				return false
 			}
 			q.edns = true
-			q.size = binary.BigEndian.Uint16(msg[off+2:])
-			q.version = msg[off+5]
-			q.do = msg[off+6]&0x80 != 0
+			q.size = binary.BigEndian.Uint16(msg[fixed+2:])
+			q.version = msg[fixed+5]
+			q.do = msg[fixed+6]&0x80 != 0
 		}
-		if off += 10 + length; off > len(msg) {
-			return false
-		}
+		off = next
 	}
 	return true
-}
-
-// skipName gives the offset after a name that may end in a pointer. It does
-// not follow the pointer.
-func skipName(msg []byte, off int) (int, bool) {
-	for off < len(msg) {
-		l := int(msg[off])
-		switch {
-		case l == 0:
-			return off + 1, true
-		case l&0xC0 == 0xC0:
-			return off + 2, off+2 <= len(msg)
-		case l > maxLabel:
-			return 0, false
-		}
-		off += 1 + l
-	}
-	return 0, false
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+
+	wiredns "github.com/fingerpost/fingerpost/wire/dns"
 )
 
 // secureListener is a TCP listener for DNS over TLS or HTTPS.
@@ -82,7 +84,7 @@ const (
 // asksPadding says whether a question, whose question section ends at end,
 // carries the padding option.
 func asksPadding(pkt []byte, end int) bool {
-	data := optData(pkt, end, records(pkt)-1)
+	data := optData(pkt, end)
 	if data == 0 {
 		return false
 	}
@@ -102,15 +104,11 @@ func pad(resp []byte) []byte {
 	if len(resp) < headerLen {
 		return resp
 	}
-	end := headerLen
-	for range binary.BigEndian.Uint16(resp[4:]) {
-		var ok bool
-		if end, ok = skipName(resp, end); !ok || end+4 > len(resp) {
-			return resp
-		}
-		end += 4
+	end, ok := wiredns.SkipQuestions(resp)
+	if !ok {
+		return resp
 	}
-	data := optData(resp, end, records(resp)-int(binary.BigEndian.Uint16(resp[4:])))
+	data := optData(resp, end)
 	if data == 0 || data+2+int(binary.BigEndian.Uint16(resp[data:])) != len(resp) {
 		return resp
 	}
@@ -124,26 +122,19 @@ func pad(resp []byte) []byte {
 	return append(resp, make([]byte, n)...)
 }
 
-// records counts what a message says it has, questions included.
-func records(msg []byte) (n int) {
-	for i := 4; i < headerLen; i += 2 {
-		n += int(binary.BigEndian.Uint16(msg[i:]))
-	}
-	return n
-}
-
-// optData finds the length field of the OPT record among n records from off
-// on; 0 if there is none.
-func optData(msg []byte, off, n int) int {
-	for range n {
-		var ok bool
-		if off, ok = skipName(msg, off); !ok || off+10 > len(msg) {
+// optData finds the length field of the OPT record among the records, which
+// begin at off; 0 if there is none.
+func optData(msg []byte, off int) int {
+	before, additional := wiredns.Records(msg)
+	for range before + additional {
+		fixed, next, ok := wiredns.SkipRecord(msg, off)
+		if !ok {
 			return 0
 		}
-		if binary.BigEndian.Uint16(msg[off:]) == typeOPT {
-			return off + 8
+		if binary.BigEndian.Uint16(msg[fixed:]) == typeOPT {
+			return fixed + 8
 		}
-		off += 10 + int(binary.BigEndian.Uint16(msg[off+8:]))
+		off = next
 	}
 	return 0
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	miekg "github.com/miekg/dns"
+
+	wiredns "github.com/fingerpost/fingerpost/wire/dns"
 )
 
 // entry is an answer, ready to be copied. Only hits and popular ever change.
@@ -173,17 +175,14 @@ func (e *entry) index(off int) bool {
 	e.records = make([]place, 0, total)
 	for i := range total {
 		start := off
-		var ok bool
-		if off, ok = skipName(e.msg, off); !ok || off+10 > len(e.msg) {
+		fixed, next, ok := wiredns.SkipRecord(e.msg, start)
+		if !ok {
 			return false
 		}
-		rtype := binary.BigEndian.Uint16(e.msg[off:])
-		e.records = append(e.records, place{uint16(start), uint16(off + 4)})
-		owner := off - start
-		off += 10 + int(binary.BigEndian.Uint16(e.msg[off+8:]))
-		if off > len(e.msg) {
-			return false
-		}
+		rtype := binary.BigEndian.Uint16(e.msg[fixed:])
+		e.records = append(e.records, place{uint16(start), uint16(fixed + 4)})
+		owner := fixed - start
+		off = next
 		// Only records with a pointer for an owner may move: nothing points
 		// into them, for an address holds no name.
 		if i >= e.answers || owner != 2 || rtype != typeA && rtype != typeAAAA {

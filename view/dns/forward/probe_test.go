@@ -9,6 +9,8 @@ import (
 	"time"
 
 	miekg "github.com/miekg/dns"
+
+	wiredns "github.com/fingerpost/fingerpost/wire/dns"
 )
 
 // TestLoop has an upstream that asks the forwarder's own server, which is what
@@ -22,7 +24,7 @@ func TestLoop(t *testing.T) {
 		// A server as view/dns is one.
 		q, _ := r.Pack()
 		var qu question
-		end, _ := skipName(q, headerLen)
+		end, _ := wiredns.SkipName(q, headerLen)
 		if fw := f.Load(); fw != nil && qu.parse(q, end+4) {
 			if fw.Loop(qu.name()) {
 				refused.Add(1)

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math/rand/v2"
+
+	wiredns "github.com/fingerpost/fingerpost/wire/dns"
 )
 
 // Numbers of RFC 1035 and its successors.
@@ -13,7 +15,7 @@ const (
 	typeSOA  = 6
 	typeHINF = 13
 	typeAAAA = 28
-	typeOPT  = 41
+	typeOPT  = wiredns.TypeOPT
 	typeTSIG = 250
 	typeIXFR = 251
 	typeAXFR = 252
@@ -34,10 +36,10 @@ const (
 	flagAD = 1 << 5
 	flagCD = 1 << 4
 
-	headerLen = 12
+	headerLen = wiredns.HeaderLen
 	optLen    = 11
-	maxName   = 255
-	maxLabel  = 63
+	maxName   = wiredns.MaxName
+	maxLabel  = wiredns.MaxLabel
 	udpPlain  = 512
 	udpMax    = 1232 // passes every path without fragments (DNS flag day 2020)
 	tcpMax    = 65535
@@ -121,38 +123,19 @@ func (q *question) parse(msg []byte, end int) bool {
 
 // options looks for the OPT record behind the question.
 func (q *question) options(msg []byte) bool {
-	rest := int(binary.BigEndian.Uint16(msg[6:])) + int(binary.BigEndian.Uint16(msg[8:])) + int(binary.BigEndian.Uint16(msg[10:]))
-	for off := q.end; rest > 0; rest-- {
-		var ok bool
-		if off, ok = skipName(msg, off); !ok || off+10 > len(msg) {
+	before, additional := wiredns.Records(msg)
+	off := q.end
+	for range before + additional {
+		fixed, next, ok := wiredns.SkipRecord(msg, off)
+		if !ok {
 			return false
 		}
-		if binary.BigEndian.Uint16(msg[off:]) == typeOPT {
-			q.edns, q.do = true, msg[off+6]&0x80 != 0
+		if binary.BigEndian.Uint16(msg[fixed:]) == typeOPT {
+			q.edns, q.do = true, msg[fixed+6]&0x80 != 0
 		}
-		if off += 10 + int(binary.BigEndian.Uint16(msg[off+8:])); off > len(msg) {
-			return false
-		}
+		off = next
 	}
 	return true
-}
-
-// skipName gives the offset after a name that may end in a pointer, which it
-// does not follow.
-func skipName(msg []byte, off int) (int, bool) {
-	for off < len(msg) {
-		l := int(msg[off])
-		switch {
-		case l == 0:
-			return off + 1, true
-		case l&0xC0 == 0xC0:
-			return off + 2, off+2 <= len(msg)
-		case l > maxLabel:
-			return 0, false
-		}
-		off += 1 + l
-	}
-	return 0, false
 }
 
 // whole says whether a message has as many questions and records as its header
@@ -161,18 +144,13 @@ func whole(msg []byte) bool {
 	if len(msg) < headerLen {
 		return false
 	}
-	off, ok := headerLen, true
-	for range binary.BigEndian.Uint16(msg[4:]) {
-		if off, ok = skipName(msg, off); !ok || off+4 > len(msg) {
-			return false
-		}
-		off += 4
+	off, ok := wiredns.SkipQuestions(msg)
+	if !ok {
+		return false
 	}
-	for range int(binary.BigEndian.Uint16(msg[6:])) + int(binary.BigEndian.Uint16(msg[8:])) + int(binary.BigEndian.Uint16(msg[10:])) {
-		if off, ok = skipName(msg, off); !ok || off+10 > len(msg) {
-			return false
-		}
-		if off += 10 + int(binary.BigEndian.Uint16(msg[off+8:])); off > len(msg) {
+	before, additional := wiredns.Records(msg)
+	for range before + additional {
+		if _, off, ok = wiredns.SkipRecord(msg, off); !ok {
 			return false
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	miekg "github.com/miekg/dns"
+
+	wiredns "github.com/fingerpost/fingerpost/wire/dns"
 )
 
 // server is a real name server on loopback.
@@ -190,7 +192,7 @@ func request(t testing.TB, name string, qtype uint16, opts ...option) ([]byte, i
 	if err != nil {
 		t.Fatal(err)
 	}
-	end, ok := skipName(b, headerLen)
+	end, ok := wiredns.SkipName(b, headerLen)
 	if !ok {
 		t.Fatal("bad question")
 	}
