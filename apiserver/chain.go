@@ -31,7 +31,6 @@ func handlerChain(h http.Handler, c *genericapiserver.Config, stopping context.C
 	h = genericapifilters.WithRequestInfo(h, c.RequestInfoResolver)
 	h = genericapifilters.WithRequestReceivedTimestamp(h)
 	h = genericfilters.WithPanicRecovery(h, c.RequestInfoResolver)
-	h = jsonForOwnKinds(h)
 	return genericapifilters.WithAuditInit(h)
 }
 

@@ -12,6 +12,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	genericapirequest "k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/apiserver/pkg/registry/rest"
 	"k8s.io/client-go/informers"
@@ -31,10 +32,12 @@ import (
 //
 // An allocation has two steps, because REST storage asks for an address
 // before it says for which Service: reserve (memory), then record (the
-// IPAddress object, naming the Service), see serviceStorage.
+// IPAddress object, naming the Service): together with a Service that is
+// created (pairedServices), before one that is changed (recordAllocations).
 type allocator struct {
 	family    api.IPFamily
 	addresses ipAddressStore
+	encode    func(runtime.Object) (key string, value []byte, err error) // as the storage of IPAddresses does
 	ready     func() bool
 
 	mu     sync.Mutex
@@ -260,10 +263,9 @@ func (a *allocator) rangeText() string {
 	return s
 }
 
-// record turns a reservation into an allocation for a Service. ErrAllocated:
-// another server was faster.
-func (a *allocator) record(ctx context.Context, svc *api.Service, addr netip.Addr) error {
-	obj := &networking.IPAddress{
+// object is the record of an address of a Service.
+func (a *allocator) object(svc *api.Service, addr netip.Addr) *networking.IPAddress {
+	return &networking.IPAddress{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: addr.String(),
 			Labels: map[string]string{
@@ -275,6 +277,12 @@ func (a *allocator) record(ctx context.Context, svc *api.Service, addr netip.Add
 			Resource: "services", Namespace: svc.Namespace, Name: svc.Name,
 		}},
 	}
+}
+
+// record turns a reservation into an allocation for a Service. ErrAllocated:
+// another server was faster.
+func (a *allocator) record(ctx context.Context, svc *api.Service, addr netip.Addr) error {
+	obj := a.object(svc, addr)
 	_, err := a.addresses.Create(ipAddressContext(ctx, "create", addr), obj, rest.ValidateAllObjectFunc, &metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		return ipallocator.ErrAllocated
@@ -282,10 +290,15 @@ func (a *allocator) record(ctx context.Context, svc *api.Service, addr netip.Add
 	if err != nil {
 		return err
 	}
+	a.recorded(addr, true)
+	return nil
+}
+
+// recorded notes whether an address in use has its IPAddress.
+func (a *allocator) recorded(addr netip.Addr, yes bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.used[addr] = true
-	return nil
+	a.used[addr] = yes
 }
 
 // ipAddressContext makes a call into the REST storage of IPAddresses look like
@@ -299,9 +312,7 @@ func ipAddressContext(ctx context.Context, verb string, addr netip.Addr) context
 
 // foreign notes that another server holds an address.
 func (a *allocator) foreign(addr netip.Addr) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.used[addr] = true
+	a.recorded(addr, true)
 }
 
 // Release gives an address back; one that is not in use is no error.

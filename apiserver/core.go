@@ -32,6 +32,7 @@ import (
 	portallocatorcontroller "k8s.io/kubernetes/pkg/registry/core/service/portallocator/controller"
 	servicestore "k8s.io/kubernetes/pkg/registry/core/service/storage"
 	serviceaccountstore "k8s.io/kubernetes/pkg/registry/core/serviceaccount/storage"
+	ipaddressstore "k8s.io/kubernetes/pkg/registry/networking/ipaddress/storage"
 	"k8s.io/kubernetes/pkg/serviceaccount"
 )
 
@@ -65,9 +66,9 @@ func newCore(b *base, c *Config) (*core, error) {
 	return r, nil
 }
 
-func (r *core) storage(opts generic.RESTOptionsGetter, ipAddresses ipAddressStore) (genericapiserver.APIGroupInfo, error) {
+func (r *core) storage(opts generic.RESTOptionsGetter, ipAddresses *ipaddressstore.REST) (genericapiserver.APIGroupInfo, error) {
 	for _, a := range r.allocs {
-		a.addresses = ipAddresses
+		a.addresses, a.encode = ipAddresses, addressEncoder(ipAddresses.Store)
 	}
 	info := genericapiserver.NewDefaultAPIGroupInfo("", legacyscheme.Scheme, legacyscheme.ParameterCodec, legacyscheme.Codecs)
 	info.PrioritizedVersions = legacyscheme.Scheme.PrioritizedVersionsForGroup("")
@@ -179,6 +180,9 @@ func (r *core) services(s map[string]rest.Storage, opts generic.RESTOptionsGette
 	recordAllocations(svc, r.allocs)
 	s["endpoints"] = endpoints
 	s["services"] = svc
+	if r.direct != nil {
+		s["services"] = pairedServices{svc, r.allocs}
+	}
 	s["services/status"] = status
 	s["services/proxy"] = &svcreg.ProxyREST{Redirector: &serviceRedirector{svc: svc, client: r.client, transport: r.transport}, ProxyTransport: r.transport}
 	return nil

@@ -58,10 +58,14 @@ func (o directOptions) GetRESTOptions(r schema.GroupResource, example runtime.Ob
 	if err != nil {
 		return opts, err
 	}
-	opts.Decorator = o.direct.decorator(true)
+	direct := o.direct
+	if r == (schema.GroupResource{Resource: "services"}) {
+		direct = &directStorage{newPairing(direct.client), direct.compactor}
+	}
+	opts.Decorator = direct.decorator(true)
 	for _, u := range uncached {
 		if r == u {
-			opts.Decorator = o.direct.decorator(false)
+			opts.Decorator = direct.decorator(false)
 		}
 	}
 	return opts, nil

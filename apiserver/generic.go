@@ -63,6 +63,7 @@ type base struct {
 	transport *handlerTransport
 	scheme    *runtime.Scheme // our own kinds
 	direct    *directStorage
+	renewer   *renewer
 	stopping  context.Context // ends when the server begins to stop
 	stop      context.CancelFunc
 }
@@ -145,7 +146,8 @@ func newBase(c *Config, scheme *runtime.Scheme) (*base, error) {
 	g.RESTOptionsGetter = b.direct.options(g.RESTOptionsGetter)
 	g.BuildHandlerChainFunc = func(api http.Handler, gc *genericapiserver.Config) http.Handler {
 		h := withDiskGuard(handlerChain(api, gc, b.stopping), c.Store.Guard)
-		return newRenewer(c.Liveness, gc).wrap(h)
+		b.renewer = newRenewer(c.Liveness, gc)
+		return b.renewer.wrap(h)
 	}
 	return b, nil
 }

@@ -8,9 +8,11 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/apiserver/pkg/server/options"
+	serverstorage "k8s.io/apiserver/pkg/server/storage"
 	controlplaneapiserver "k8s.io/kubernetes/pkg/controlplane/apiserver"
 	admissionregistrationrest "k8s.io/kubernetes/pkg/registry/admissionregistration/rest"
 	appsrest "k8s.io/kubernetes/pkg/registry/apps/rest"
@@ -22,6 +24,7 @@ import (
 	slicestore "k8s.io/kubernetes/pkg/registry/discovery/endpointslice/storage"
 	discoveryrest "k8s.io/kubernetes/pkg/registry/discovery/rest"
 	eventsrest "k8s.io/kubernetes/pkg/registry/events/rest"
+	ipaddressstore "k8s.io/kubernetes/pkg/registry/networking/ipaddress/storage"
 	networkingrest "k8s.io/kubernetes/pkg/registry/networking/rest"
 	policyrest "k8s.io/kubernetes/pkg/registry/policy/rest"
 	rbacrest "k8s.io/kubernetes/pkg/registry/rbac/rest"
@@ -55,7 +58,7 @@ func (r *core) providers() []controlplaneapiserver.RESTStorageProvider {
 func (r *core) install(s *genericapiserver.GenericAPIServer, own *runtime.Scheme, codecs serializer.CodecFactory) error {
 	rc, opts := r.generic.MergedResourceConfig, r.generic.RESTOptionsGetter
 	groups := []*genericapiserver.APIGroupInfo{}
-	var ipAddresses ipAddressStore
+	var ipAddresses *ipaddressstore.REST
 	var old *genericapiserver.APIGroupInfo
 	for _, p := range r.providers() {
 		info, err := p.NewRESTStorage(rc, opts)
@@ -65,7 +68,7 @@ func (r *core) install(s *genericapiserver.GenericAPIServer, own *runtime.Scheme
 		v1 := info.VersionedResourcesStorageMap["v1"]
 		switch p.GroupName() {
 		case "networking.k8s.io":
-			ipAddresses, _ = v1["ipaddresses"].(ipAddressStore)
+			ipAddresses, _ = v1["ipaddresses"].(*ipaddressstore.REST)
 			if old, err = oldIngress(&info); err != nil {
 				return err
 			}
@@ -99,8 +102,15 @@ func (r *core) install(s *genericapiserver.GenericAPIServer, own *runtime.Scheme
 func (r *core) ownGroup(s *runtime.Scheme, codecs serializer.CodecFactory) (*genericapiserver.APIGroupInfo, error) {
 	info := genericapiserver.NewDefaultAPIGroupInfo(v1alpha1.GroupName, s, metav1.ParameterCodec, codecs)
 	etcd := *r.etcd
-	etcd.StorageConfig.Codec = codecs.LegacyCodec(v1alpha1.GroupVersion)
-	etcd.StorageConfig.EncodeVersioner = runtime.NewMultiGroupVersioner(v1alpha1.GroupVersion)
+	// Written as protobuf; JSON, as the first version wrote it, is read too.
+	var err error
+	etcd.StorageConfig.Codec, etcd.StorageConfig.EncodeVersioner, err = serverstorage.NewStorageCodec(serverstorage.StorageCodecConfig{
+		StorageMediaType: runtime.ContentTypeProtobuf, StorageSerializer: codecs, StorageVersion: v1alpha1.GroupVersion,
+		MemoryVersion: schema.GroupVersion{Group: v1alpha1.GroupName, Version: runtime.APIVersionInternal},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("apiserver: encoding of our own kinds: %w", err)
+	}
 	etcd.StorageConfig.StorageObjectCountTracker = r.generic.StorageObjectCountTracker
 	opts := r.direct.options(&options.StorageFactoryRestOptionsFactory{Options: etcd, StorageFactory: &options.SimpleStorageFactory{StorageConfig: etcd.StorageConfig}})
 	st, err := newInstanceStorage(s, opts)

@@ -67,8 +67,8 @@ func start(t *testing.T, st *store.Store, pkiDir string, live Liveness) *running
 	case err := <-done:
 		stopped = true
 		t.Fatalf("server ended before it was ready: %v", err)
-	case <-time.After(60 * time.Second):
-		t.Fatal("server is not ready after a minute")
+	case <-time.After(5 * time.Minute):
+		t.Fatal("server is not ready after five minutes")
 	}
 	r.rest = &restclient.Config{Host: "https://" + l.Addr().String(), QPS: -1, TLSClientConfig: restclient.TLSClientConfig{CAData: pki.CACert, CertData: pki.Admin.Cert, KeyData: pki.Admin.Key}}
 	if r.admin, err = kubernetes.NewForConfig(r.rest); err != nil {

@@ -157,7 +157,7 @@ func testIngressConversion(t *testing.T, s *running, gv, name string) {
 		if i, ok := e.Object.(*networkingv1.Ingress); !ok || e.Type != watch.Added || i.Spec.DefaultBackend == nil {
 			t.Errorf("the watch in v1 saw %s %T", e.Type, e.Object)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Error("the watch in v1 saw nothing")
 	}
 	// Written in v1, seen in the old version.
@@ -177,7 +177,7 @@ func testIngressConversion(t *testing.T, s *running, gv, name string) {
 		if e.Type != watch.Modified || u.GetAPIVersion() != gv || port != 8080 {
 			t.Errorf("the watch in %s saw %s %v", gv, e.Type, u.Object)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Errorf("the watch in %s saw nothing", gv)
 	}
 	if _, err := api.Get(ctx, name, metav1.GetOptions{}); err != nil {
@@ -347,7 +347,7 @@ func testDefaultClass(t *testing.T, s *running, gv, name string) {
 	}
 	// The plugin reads an informer, which is told a moment later.
 	u.SetAnnotations(nil)
-	for n, deadline := 0, time.Now().Add(10*time.Second); ; n++ {
+	for n, deadline := 0, time.Now().Add(2*time.Minute); ; n++ {
 		u.SetName(fmt.Sprintf("%s-class-%d", name, n))
 		got, err := api.Create(ctx, u, metav1.CreateOptions{})
 		if err != nil {

@@ -40,7 +40,7 @@ func ownScheme() (*runtime.Scheme, serializer.CodecFactory, error) {
 	}
 	metav1.AddToGroupVersion(s, schema.GroupVersion{Version: "v1"})
 	s.AddUnversionedTypes(schema.GroupVersion{Version: "v1"}, &metav1.Status{}, &metav1.APIVersions{}, &metav1.APIGroupList{}, &metav1.APIGroup{}, &metav1.APIResourceList{})
-	return s, serializer.NewCodecFactory(s), nil
+	return s, serializer.NewCodecFactory(s, serializer.WithStreamingCollectionEncodingToJSON(), serializer.WithStreamingCollectionEncodingToProtobuf()), nil
 }
 
 // instanceStrategy is the logic of writing an Instance.

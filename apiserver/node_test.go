@@ -78,7 +78,7 @@ func TestNodeRights(t *testing.T) {
 	}
 	pa, pb := r.pod(t, "pa", "a"), r.pod(t, "pb", "b")
 	// The graph of who uses what follows a watch.
-	if err := wait.PollUntilContextTimeout(ctx, 5*time.Millisecond, 20*time.Second, true, func(c ctxType) (bool, error) {
+	if err := wait.PollUntilContextTimeout(ctx, 5*time.Millisecond, 2*time.Minute, true, func(c ctxType) (bool, error) {
 		_, errA := a.CoreV1().Secrets("default").Get(c, "pa", metav1.GetOptions{})
 		_, errB := b.CoreV1().Secrets("default").Get(c, "pb", metav1.GetOptions{})
 		return errA == nil && errB == nil, nil
@@ -227,7 +227,7 @@ func TestNodePort(t *testing.T) {
 		t.Fatal(err)
 	}
 	eve := r.as(t, "eve")
-	if err := wait.PollUntilContextTimeout(ctx, 5*time.Millisecond, 20*time.Second, true, func(c ctxType) (bool, error) {
+	if err := wait.PollUntilContextTimeout(ctx, 5*time.Millisecond, 2*time.Minute, true, func(c ctxType) (bool, error) {
 		_, err := eve.CoreV1().Pods("default").GetLogs("pa", &corev1.PodLogOptions{}).DoRaw(c)
 		return err == nil, nil
 	}); err != nil {

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"strings"
+	"net/url"
 	"sync"
 	"time"
 
@@ -18,6 +18,7 @@ import (
 	genericapiserver "k8s.io/apiserver/pkg/server"
 
 	"github.com/fingerpost/fingerpost/api/v1alpha1"
+	"github.com/fingerpost/fingerpost/apiserver/heartbeat"
 )
 
 // renewer answers heartbeats: PUT or POST to
@@ -36,6 +37,8 @@ type renewer struct {
 	auds  authenticator.Audiences
 	now   func() time.Time
 
+	beats *beatConns
+
 	mu      sync.RWMutex
 	allowed map[decisionKey]time.Time // until when
 }
@@ -43,15 +46,15 @@ type renewer struct {
 type decisionKey struct{ credential, namespace string }
 
 const (
-	renewPrefix = "/apis/" + v1alpha1.GroupName + "/v1alpha1/namespaces/"
 	decisionTTL = 10 * time.Second
 	// maxDecisions bounds the memory of decisions; beyond it they start anew.
 	maxDecisions = 100_000
-	maxRenewBody = 4 << 10
 )
 
 func newRenewer(l Liveness, c *genericapiserver.Config) *renewer {
-	return &renewer{live: l, authn: c.Authentication.Authenticator, authz: c.Authorization.Authorizer, auds: c.Authentication.APIAudiences, now: time.Now, allowed: map[decisionKey]time.Time{}}
+	r := &renewer{live: l, authn: c.Authentication.Authenticator, authz: c.Authorization.Authorizer, auds: c.Authentication.APIAudiences, now: time.Now, allowed: map[decisionKey]time.Time{}}
+	r.beats = newBeatConns(r)
+	return r
 }
 
 func (r *renewer) wrap(next http.Handler) http.Handler {
@@ -60,8 +63,12 @@ func (r *renewer) wrap(next http.Handler) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if req.Method == http.MethodPut || req.Method == http.MethodPost {
-			if ns, name, ok := renewTarget(req.URL.Path); ok {
+			if ns, name, ok := heartbeat.Target(req.URL.Path); ok {
 				r.serve(w, req, ns, name)
+				return
+			}
+			if ns, ok := renewAllTarget(req.URL.Path); ok {
+				r.serveAll(w, req, ns)
 				return
 			}
 		}
@@ -69,64 +76,80 @@ func (r *renewer) wrap(next http.Handler) http.Handler {
 	})
 }
 
-// renewTarget takes {namespace} and {name} out of a path.
-func renewTarget(path string) (ns, name string, ok bool) {
-	rest, ok := strings.CutPrefix(path, renewPrefix)
+func (r *renewer) serve(w http.ResponseWriter, req *http.Request, ns, name string) {
+	until, ok := r.allow(w, req, ns, name)
 	if !ok {
-		return "", "", false
+		return
 	}
-	rest, ok = strings.CutSuffix(rest, "/renew")
-	if !ok {
-		return "", "", false
+	var body []byte
+	if req.ContentLength != 0 {
+		var err error
+		if body, err = io.ReadAll(io.LimitReader(req.Body, heartbeat.MaxBody+1)); err != nil {
+			writeStatus(w, http.StatusBadRequest, metav1.StatusReasonBadRequest, "the body could not be read")
+			return
+		}
 	}
-	ns, name, ok = strings.Cut(rest, "/instances/")
-	return ns, name, ok && ns != "" && name != "" && !strings.Contains(ns, "/") && !strings.Contains(name, "/")
+	ttl, no := r.renew(ns, name, req.URL.RawQuery, body)
+	if no != nil {
+		no.write(w)
+		return
+	}
+	if r.beats.take(w, req, until, ns, ttl) {
+		return
+	}
+	w.Header()["Content-Type"] = jsonType
+	_, _ = w.Write(renewed(ttl))
 }
 
-func (r *renewer) serve(w http.ResponseWriter, req *http.Request, ns, name string) {
-	if !r.allow(w, req, ns, name) {
-		return
-	}
-	door, id, err := renewBody(req)
+// renewed is the answer to a heartbeat.
+func renewed(ttl time.Duration) []byte {
+	buf := append(make([]byte, 0, 160), `{"kind":"Renewal","apiVersion":"fingerpost.dev/v1alpha1","ttl":"`...)
+	return append(append(buf, ttl.String()...), "\"}\n"...)
+}
+
+// refusal is why a heartbeat was not taken.
+type refusal struct {
+	code    int
+	reason  metav1.StatusReason
+	message string
+}
+
+func (r *refusal) write(w http.ResponseWriter) { writeStatus(w, r.code, r.reason, r.message) }
+
+// renew takes a heartbeat that is allowed.
+func (r *renewer) renew(ns, name, query string, body []byte) (time.Duration, *refusal) {
+	door, id, err := renewBody(query, body)
 	if err != nil {
-		writeStatus(w, http.StatusBadRequest, metav1.StatusReasonBadRequest, err.Error())
-		return
+		return 0, &refusal{http.StatusBadRequest, metav1.StatusReasonBadRequest, err.Error()}
 	}
 	ttl, err := r.live.Renew(ns, name, door, id, r.now())
 	if err != nil {
-		var st apierrors.APIStatus
-		if errors.As(err, &st) {
-			writeStatus(w, int(st.Status().Code), st.Status().Reason, st.Status().Message)
-			return
-		}
-		writeStatus(w, http.StatusInternalServerError, metav1.StatusReasonInternalError, err.Error())
-		return
+		return 0, refused(err)
 	}
-	buf := append(make([]byte, 0, 160), `{"kind":"Renewal","apiVersion":"fingerpost.dev/v1alpha1","ttl":"`...)
-	buf = append(append(buf, ttl.String()...), "\"}\n"...)
-	w.Header()["Content-Type"] = jsonType
-	_, _ = w.Write(buf)
+	return ttl, nil
+}
+
+// refused gives the API's words for an error of the Liveness.
+func refused(err error) *refusal {
+	var st apierrors.APIStatus
+	if errors.As(err, &st) {
+		return &refusal{int(st.Status().Code), st.Status().Reason, st.Status().Message}
+	}
+	return &refusal{http.StatusInternalServerError, metav1.StatusReasonInternalError, err.Error()}
 }
 
 var jsonType = []string{"application/json"}
 
 // renewBody reads which claim is meant.
-func renewBody(req *http.Request) (door, id string, err error) {
-	if req.URL.RawQuery != "" {
-		q := req.URL.Query()
+func renewBody(query string, body []byte) (door, id string, err error) {
+	if query != "" {
+		q, _ := url.ParseQuery(query) // what of it can be read counts, as everywhere
 		door, id = q.Get("door"), q.Get("id")
-	}
-	if req.ContentLength == 0 {
-		return door, id, nil
-	}
-	body, err := io.ReadAll(io.LimitReader(req.Body, maxRenewBody+1))
-	if err != nil {
-		return "", "", errors.New("the body could not be read")
 	}
 	if len(body) == 0 {
 		return door, id, nil
 	}
-	if len(body) > maxRenewBody {
+	if len(body) > heartbeat.MaxBody {
 		return "", "", errors.New("the body of a heartbeat is a Renewal of at most 4 KiB; send metadata with the registration")
 	}
 	var b struct {
@@ -142,44 +165,48 @@ func renewBody(req *http.Request) (door, id string, err error) {
 	return door, id, nil
 }
 
-// allow authenticates and authorizes, from memory when it was done lately.
-func (r *renewer) allow(w http.ResponseWriter, req *http.Request, ns, name string) bool {
+// allow authenticates and authorizes, from memory when it was done lately. The
+// answer holds until then for this credential in this namespace; zero: for this
+// request only.
+func (r *renewer) allow(w http.ResponseWriter, req *http.Request, ns, name string) (until time.Time, ok bool) {
 	key := decisionKey{credential(req), ns}
 	if key.credential != "" {
 		r.mu.RLock()
 		until := r.allowed[key]
 		r.mu.RUnlock()
 		if r.now().Before(until) {
-			return true
+			return until, true
 		}
 	}
 	ctx := authenticator.WithAudiences(req.Context(), r.auds)
 	resp, ok, err := r.authn.AuthenticateRequest(req.Clone(ctx)) // authenticators remove the header they used
 	if err != nil || !ok {
 		writeStatus(w, http.StatusUnauthorized, metav1.StatusReasonUnauthorized, "Unauthorized: send a service account token as 'Authorization: Bearer …' (kubectl create token NAME), or a client certificate")
-		return false
+		return time.Time{}, false
 	}
 	whole, err := r.may(ctx, resp.User, ns, "")
 	if err == nil && !whole {
 		var one bool
 		if one, err = r.may(ctx, resp.User, ns, name); one {
-			return true // for this name only: not remembered for the namespace
+			return time.Time{}, true // for this name only: not remembered for the namespace
 		}
 	}
 	if err != nil || !whole {
 		writeStatus(w, http.StatusForbidden, metav1.StatusReasonForbidden,
 			`instances.fingerpost.dev "`+name+`" is forbidden: User "`+resp.User.GetName()+`" cannot update resource "instances/renew" in API group "fingerpost.dev" in the namespace "`+ns+`"`)
-		return false
+		return time.Time{}, false
 	}
-	if key.credential != "" {
-		r.mu.Lock()
-		if len(r.allowed) >= maxDecisions {
-			clear(r.allowed)
-		}
-		r.allowed[key] = r.now().Add(decisionTTL)
-		r.mu.Unlock()
+	if key.credential == "" {
+		return time.Time{}, true
 	}
-	return true
+	until = r.now().Add(decisionTTL)
+	r.mu.Lock()
+	if len(r.allowed) >= maxDecisions {
+		clear(r.allowed)
+	}
+	r.allowed[key] = until
+	r.mu.Unlock()
+	return until, true
 }
 
 func (r *renewer) may(ctx context.Context, u user.Info, ns, name string) (bool, error) {

@@ -162,6 +162,13 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("apiserver: %w", err)
 	}
 	s.base.transport.set(s.generic.Handler)
+	beats := make(chan struct{})
+	go func() {
+		defer close(beats)
+		s.base.renewer.beats.run(serving, s.generic.Handler)
+	}()
+	defer func() { <-beats }()
+	defer stop()
 	go s.awaitReady(serving)
 	defer context.AfterFunc(serving, s.base.stop)()
 	ended := make(chan error, 1)

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -12,11 +13,14 @@ import (
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	restclient "k8s.io/client-go/rest"
@@ -210,6 +214,22 @@ func account(t *testing.T, s *running, name, role string) string {
 		if err != nil {
 			t.Fatal(err)
 		}
+		// Who may do what is read by a watch. Each role may do one of these.
+		some := []authorizationv1.ResourceAttributes{{Verb: "list", Group: v1alpha1.GroupVersion.Group, Resource: "instances"}, {Verb: "list", Resource: "services"}, {Verb: "create", Resource: "services"}}
+		if err := wait.PollUntilContextTimeout(ctx, 5*time.Millisecond, 2*time.Minute, true, func(ctx context.Context) (bool, error) {
+			for _, a := range some {
+				a.Namespace = "default"
+				r, err := s.admin.AuthorizationV1().SubjectAccessReviews().Create(ctx, &authorizationv1.SubjectAccessReview{
+					Spec: authorizationv1.SubjectAccessReviewSpec{User: "system:serviceaccount:default:" + name, ResourceAttributes: &a},
+				}, metav1.CreateOptions{})
+				if err != nil || r.Status.Allowed {
+					return err == nil, err
+				}
+			}
+			return false, nil
+		}); err != nil {
+			t.Fatalf("the role %s of %s is not known: %v", role, name, err)
+		}
 	}
 	tr, err := s.admin.CoreV1().ServiceAccounts("default").CreateToken(ctx, name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	if err != nil {
@@ -330,10 +350,10 @@ func testInstances(t *testing.T, s *running) {
 			}
 		})
 	}
-	// A client that prefers protobuf, as garbage collection and the deletion of
-	// namespaces do, is answered in JSON.
+	// Generic clients, as garbage collection and the deletion of namespaces, ask
+	// for protobuf.
 	pb := restclient.CopyConfig(s.rest)
-	pb.ContentType, pb.AcceptContentTypes = protobuf, protobuf+","+jsonContent
+	pb.ContentType, pb.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
 	md, err := metadata.NewForConfig(pb)
 	if err != nil {
 		t.Fatal(err)

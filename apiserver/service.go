@@ -10,7 +10,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 	genericregistry "k8s.io/apiserver/pkg/registry/generic/registry"
 	"k8s.io/apiserver/pkg/util/dryrun"
 	api "k8s.io/kubernetes/pkg/apis/core"
@@ -28,6 +27,17 @@ func recordAllocations(svc *servicestore.REST, allocs map[api.IPFamily]*allocato
 	begin := svc.BeginCreate
 	svc.BeginCreate = func(ctx context.Context, obj runtime.Object, o *metav1.CreateOptions) (genericregistry.FinishFunc, error) {
 		s := obj.(*api.Service)
+		if p := pairOf(ctx); p != nil {
+			finish, err := begin(ctx, obj, o)
+			if err != nil {
+				return nil, err
+			}
+			if err := p.add(s, allocs); err != nil {
+				finish(ctx, false)
+				return nil, apierrors.NewInternalError(fmt.Errorf("record the ClusterIP of Service %s/%s: %w", s.Namespace, s.Name, err))
+			}
+			return finish, nil
+		}
 		return allocate(ctx, s, nil, allocs, dryrun.IsDryRun(o.DryRun), func() (genericregistry.FinishFunc, error) { return begin(ctx, obj, o) })
 	}
 	beginUpdate := svc.BeginUpdate
@@ -55,12 +65,11 @@ func allocate(ctx context.Context, s, old *api.Service, allocs map[api.IPFamily]
 		// Another server has it. Asked for by name: refuse as upstream does.
 		allocs[familyOf(taken)].foreign(taken)
 		if slices.Contains(asked.ClusterIPs, taken.String()) {
-			return nil, apierrors.NewInvalid(api.Kind("Service"), s.Name, field.ErrorList{field.Invalid(
-				field.NewPath("spec", "clusterIPs"), asked.ClusterIPs, fmt.Sprintf("failed to allocate IP %v: %v", taken, err))})
+			return nil, addressTaken(s.Name, asked.ClusterIPs, taken)
 		}
 		s.Spec = *asked.DeepCopy()
 	}
-	return nil, apierrors.NewServerTimeout(api.Resource("services"), "allocate a ClusterIP: other servers took every address that was tried", 1)
+	return nil, everyAddressTaken()
 }
 
 // recordNew records the ClusterIPs that s has and old has not. On ErrAllocated

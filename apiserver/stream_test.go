@@ -51,7 +51,7 @@ func TestExec(t *testing.T) {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		kubelet.ServeExec(w, req, shout{}, "p", "", "c", req.URL.Query()["command"], opts, time.Minute, 10*time.Second, kubelet.SupportedStreamingProtocols)
+		kubelet.ServeExec(w, req, shout{}, "p", "", "c", req.URL.Query()["command"], opts, time.Minute, 2*time.Minute, kubelet.SupportedStreamingProtocols)
 	}))
 	node.TLS = nodeTLS(t, r.PKI, key, serving)
 	node.StartTLS()
@@ -75,7 +75,7 @@ func TestExec(t *testing.T) {
 				t.Fatal(err)
 			}
 			var out, errs bytes.Buffer
-			sctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+			sctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 			defer cancel()
 			if err := e.StreamWithContext(sctx, remotecommand.StreamOptions{Stdin: strings.NewReader("hello"), Stdout: &out, Stderr: &errs}); err != nil {
 				t.Fatal(err)

@@ -2,11 +2,14 @@ package store
 
 import (
 	"crypto/x509"
-	"net"
+	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -26,19 +29,22 @@ func TestExternalWithTLS(t *testing.T) {
 	info.TrustedCAFile, info.ClientCertAuth = info.CertFile, true // it signed itself
 	cfg := embed.NewConfig()
 	cfg.Dir = filepath.Join(dir, "etcd")
-	l, err := net.Listen("tcp", "127.0.0.1:0") // etcd connects to itself, so it must know its port
-	if err != nil {
-		t.Fatal(err)
-	}
-	free := url.URL{Scheme: "https", Host: l.Addr().String()}
-	_ = l.Close()
 	peer := url.URL{Scheme: "unix", Path: filepath.Join(dir, "p.sock")}
-	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{free}, []url.URL{free}
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
 	cfg.InitialCluster = cfg.Name + "=" + peer.String()
 	cfg.ClientTLSInfo, cfg.UnsafeNoFsync = info, true
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
-	e, err := embed.StartEtcd(cfg)
+	// Etcd connects to itself, so it must know its port. The kernel gives these to
+	// nobody who does not ask for them.
+	var free url.URL
+	var e *embed.Etcd
+	for range 100 {
+		free = url.URL{Scheme: "https", Host: fmt.Sprintf("127.0.0.1:%d", 12000+rand.IntN(18000))}
+		cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{free}, []url.URL{free}
+		if e, err = embed.StartEtcd(cfg); !errors.Is(err, syscall.EADDRINUSE) {
+			break
+		}
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

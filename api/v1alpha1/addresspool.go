@@ -45,8 +45,8 @@ type AddressPool struct {
 // +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
 type AddressPoolList struct {
 	metav1.TypeMeta `json:",inline"`
-	metav1.ListMeta `json:"metadata,omitempty"`
-	Items           []AddressPool `json:"items"`
+	metav1.ListMeta `json:"metadata,omitempty" protobuf:"bytes,1,opt,name=metadata"`
+	Items           []AddressPool `json:"items" protobuf:"bytes,2,rep,name=items"`
 }
 
 // AddressPoolSpec says which addresses, and for whom.

@@ -25,8 +25,8 @@ type Instance struct {
 // +k8s:deepcopy-gen:interfaces=k8s.io/apimachinery/pkg/runtime.Object
 type InstanceList struct {
 	metav1.TypeMeta `json:",inline"`
-	metav1.ListMeta `json:"metadata,omitempty"`
-	Items           []Instance `json:"items"`
+	metav1.ListMeta `json:"metadata,omitempty" protobuf:"bytes,1,opt,name=metadata"`
+	Items           []Instance `json:"items" protobuf:"bytes,2,rep,name=items"`
 }
 
 // InstanceSpec is what a door says about an endpoint.
@@ -282,4 +282,41 @@ type Renewal struct {
 	// In the answer: how long the heartbeat is good for.
 	// +optional
 	TTL *metav1.Duration `json:"ttl,omitempty"`
+}
+
+// RenewalList is the body of many heartbeats in one call, and the answer to
+// them: PUT or POST to …/namespaces/NAMESPACE/renewals. It is no object of the
+// API: nothing is stored.
+//
+// +k8s:deepcopy-gen=false
+// +k8s:openapi-gen=false
+type RenewalList struct {
+	metav1.TypeMeta `json:",inline"`
+	// At most 10,000, in 2 MiB.
+	Items []RenewalItem `json:"items"`
+}
+
+// RenewalItem is one heartbeat of a RenewalList.
+//
+// +k8s:deepcopy-gen=false
+// +k8s:openapi-gen=false
+type RenewalItem struct {
+	// Name of the Instance.
+	Name string `json:"name"`
+	// Only the claim of this door and id; all of them if empty.
+	// +optional
+	Door string `json:"door,omitempty"`
+	// +optional
+	ID string `json:"id,omitempty"`
+	// In the answer: how long the heartbeat is good for.
+	// +optional
+	TTL *metav1.Duration `json:"ttl,omitempty"`
+	// In the answer, for a heartbeat that was not taken: the status that it
+	// would have got alone. 404: register again.
+	// +optional
+	Code int32 `json:"code,omitempty"`
+	// +optional
+	Reason metav1.StatusReason `json:"reason,omitempty"`
+	// +optional
+	Message string `json:"message,omitempty"`
 }

@@ -87,6 +87,13 @@ func (b *bench) heartbeats(ctx context.Context, s *rig.Server) error {
 		b.add(ours, b.beatPart(), what+": server CPU each", "µs", us(r.cpu, r.n))
 		b.add(ours, b.beatPart(), what+": p99", "ms", ms(r.took.at(0.99)))
 	}
+	what = fmt.Sprintf("HTTP/2, token, 1 connection, %d a call", perCall)
+	r, err := b.beatMany(ctx, s, token, what)
+	if err != nil {
+		return fmt.Errorf("heartbeats over %s: %w", what, err)
+	}
+	b.add(ours, b.beatPart(), what+": server", "% of a core", r.percent(), target(10))
+	b.add(ours, b.beatPart(), what+": server CPU each heartbeat", "µs", us(r.cpu, r.n*perCall))
 	return b.bare(ctx, token)
 }
 
@@ -164,7 +171,33 @@ func (b *bench) beatOver(ctx context.Context, s *rig.Server, token, name string,
 	renew := func(ctx context.Context, k, i int) error {
 		return send(ctx, clients[k], http.MethodPut, s.Rest.Host+instancesPath+"/"+newInstance(i).Name+"/renew", "", header, nil)
 	}
-	return b.pace(ctx, s, name, conns, renew)
+	return b.pace(ctx, s, name, conns, b.instances, renew)
+}
+
+// perCall is how many heartbeats a supervisor of many processes sends at once.
+const perCall = 100
+
+// beatMany sends the same heartbeats in calls of perCall.
+func (b *bench) beatMany(ctx context.Context, s *rig.Server, token, name string) (paced, error) {
+	tlsConfig, err := rest.TLSConfigFor(&rest.Config{TLSClientConfig: rest.TLSClientConfig{CAFile: s.Rest.CAFile, CAData: s.Rest.CAData}})
+	if err != nil {
+		return paced{}, err
+	}
+	t := &http.Transport{TLSClientConfig: tlsConfig, ForceAttemptHTTP2: true}
+	defer t.CloseIdleConnections()
+	client := &http.Client{Transport: t, Timeout: patience}
+	header := http.Header{"Authorization": {"Bearer " + token}, "Content-Type": {asJSON}}
+	return b.pace(ctx, s, name, 1, b.instances/perCall, func(ctx context.Context, _, i int) error {
+		var list v1alpha1.RenewalList
+		for k := range perCall {
+			list.Items = append(list.Items, v1alpha1.RenewalItem{Name: newInstance(i*perCall + k).Name, Door: "http", ID: "1"})
+		}
+		body, err := json.Marshal(list)
+		if err != nil {
+			return err
+		}
+		return send(ctx, client, http.MethodPut, s.Rest.Host+renewalsPath, "", header, body)
+	})
 }
 
 // paced is what a steady load cost.
@@ -175,10 +208,10 @@ type paced struct {
 
 func (p paced) percent() float64 { return 100 * p.cpu.Seconds() / p.wall.Seconds() }
 
-// pace calls f for each instance every beat, for b.span, spread evenly; each of
+// pace makes so many calls every beat, for b.span, spread evenly; each of
 // conns workers does its share, one after the other. Before, each worker calls
 // f once, to open its connection.
-func (b *bench) pace(ctx context.Context, s *rig.Server, name string, conns int, f func(ctx context.Context, conn, instance int) error) (p paced, err error) {
+func (b *bench) pace(ctx context.Context, s *rig.Server, name string, conns, calls int, f func(ctx context.Context, conn, call int) error) (p paced, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	// Not all at once: a listener's backlog is short.
@@ -201,13 +234,13 @@ func (b *bench) pace(ctx context.Context, s *rig.Server, name string, conns int,
 		return p, err
 	}
 	err = b.profiled(ctx, s, name, func() (err error) {
-		p, err = b.steady(ctx, s, conns, f)
+		p, err = b.steady(ctx, s, conns, calls, f)
 		return err
 	})
 	return p, err
 }
 
-func (b *bench) steady(ctx context.Context, s *rig.Server, conns int, f func(ctx context.Context, conn, instance int) error) (p paced, err error) {
+func (b *bench) steady(ctx context.Context, s *rig.Server, conns, calls int, f func(ctx context.Context, conn, call int) error) (p paced, err error) {
 	before, err := s.CPU()
 	if err != nil {
 		return p, err
@@ -215,7 +248,7 @@ func (b *bench) steady(ctx context.Context, s *rig.Server, conns int, f func(ctx
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	mine := ownCPU()
-	step := beat / time.Duration(b.instances)
+	step := beat / time.Duration(calls)
 	total := int(b.span / step)
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -233,7 +266,7 @@ func (b *bench) steady(ctx context.Context, s *rig.Server, conns int, f func(ctx
 				if start.Sub(due) > 100*time.Millisecond {
 					late++
 				}
-				if err := f(ctx, k, n%b.instances); err != nil {
+				if err := f(ctx, k, n%calls); err != nil {
 					cancel(err)
 					break
 				}

@@ -66,7 +66,7 @@ func (b *bench) etcdLeases(ctx context.Context) error {
 			return err
 		}
 	}
-	r, err := b.pace(ctx, s, "etcd-lease", len(conns), func(_ context.Context, k, i int) error { return conns[k].keep(ids[i]) })
+	r, err := b.pace(ctx, s, "etcd-lease", len(conns), b.instances, func(_ context.Context, k, i int) error { return conns[k].keep(ids[i]) })
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,7 @@ const (
 	servicesPath  = "/api/v1/namespaces/" + namespace + "/services"
 	slicesPath    = "/apis/discovery.k8s.io/v1/namespaces/" + namespace + "/endpointslices"
 	instancesPath = "/apis/fingerpost.dev/v1alpha1/namespaces/" + namespace + "/instances"
+	renewalsPath  = "/apis/fingerpost.dev/v1alpha1/namespaces/" + namespace + "/renewals"
 	leasesPath    = "/apis/coordination.k8s.io/v1/namespaces/" + namespace + "/leases"
 )
 

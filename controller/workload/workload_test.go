@@ -116,7 +116,7 @@ func (r *rig) node(name string) {
 func (r *rig) until(app, want string) {
 	r.t.Helper()
 	got := ""
-	if err := wait.PollUntilContextTimeout(r.t.Context(), 5*time.Millisecond, 20*time.Second, true, func(ctx context.Context) (bool, error) {
+	if err := wait.PollUntilContextTimeout(r.t.Context(), 5*time.Millisecond, 2*time.Minute, true, func(ctx context.Context) (bool, error) {
 		list, err := r.kube.CoreV1().Pods("default").List(ctx, metav1.ListOptions{LabelSelector: "app=" + app})
 		if err != nil {
 			return false, err
@@ -181,7 +181,7 @@ func TestWorkloads(t *testing.T) {
 	}
 
 	// The job's pod ends, and so does the job.
-	if err := wait.PollUntilContextTimeout(ctx, 10*time.Millisecond, 20*time.Second, true, func(ctx context.Context) (bool, error) {
+	if err := wait.PollUntilContextTimeout(ctx, 10*time.Millisecond, 2*time.Minute, true, func(ctx context.Context) (bool, error) {
 		list, err := r.kube.CoreV1().Pods("default").List(ctx, metav1.ListOptions{LabelSelector: "app=once"})
 		if err != nil {
 			return false, err
@@ -214,7 +214,7 @@ func TestUnschedulable(t *testing.T) {
 		r.until("big", []string{"a:1", ":1 a:1"}[i])
 	}
 	var got corev1.PodCondition
-	if err := wait.PollUntilContextTimeout(ctx, 5*time.Millisecond, 20*time.Second, true, func(ctx context.Context) (bool, error) {
+	if err := wait.PollUntilContextTimeout(ctx, 5*time.Millisecond, 2*time.Minute, true, func(ctx context.Context) (bool, error) {
 		p, err := r.kube.CoreV1().Pods("default").Get(ctx, "big-1", metav1.GetOptions{})
 		if err != nil || len(p.Status.Conditions) == 0 {
 			return false, err
@@ -228,7 +228,7 @@ func TestUnschedulable(t *testing.T) {
 	if got.Type != corev1.PodScheduled || got.Reason != corev1.PodReasonUnschedulable || got.Message != why {
 		t.Errorf("%+v", got)
 	}
-	if err := wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, 20*time.Second, true, func(ctx context.Context) (bool, error) {
+	if err := wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, 2*time.Minute, true, func(ctx context.Context) (bool, error) {
 		list, err := r.kube.CoreV1().Events("default").List(ctx, metav1.ListOptions{FieldSelector: "reason=FailedScheduling"})
 		return err == nil && len(list.Items) == 1 && list.Items[0].Message == why && list.Items[0].InvolvedObject.Name == "big-1", err
 	}); err != nil {

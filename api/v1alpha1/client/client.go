@@ -2,8 +2,10 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -77,8 +79,8 @@ func configured(cfg *rest.Config) (*rest.Config, error) {
 	own.GroupVersion = &gv
 	own.APIPath = "/apis"
 	own.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
-	// The kinds have no protobuf encoding.
-	own.ContentType, own.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON
+	// Few are sent, many come.
+	own.ContentType, own.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
 	if own.UserAgent == "" {
 		own.UserAgent = rest.DefaultKubernetesUserAgent()
 	}
@@ -99,7 +101,7 @@ func (c *Client) Instances(namespace string) *Instances {
 }
 
 // Instances is the client of one namespace: Create, Update, UpdateStatus,
-// Delete, DeleteCollection, Get, List, Watch, Patch, Renew.
+// Delete, DeleteCollection, Get, List, Watch, Patch, Renew, RenewAll.
 type Instances struct {
 	*gentype.ClientWithList[*v1alpha1.Instance, *v1alpha1.InstanceList]
 }
@@ -114,6 +116,31 @@ func (i *Instances) Renew(ctx context.Context, name string, r *v1alpha1.Renewal)
 	err := i.GetClient().Put().Namespace(i.GetNamespace()).Resource(Resource).Name(name).
 		SubResource("renew").Body(r).Do(ctx).Into(answer)
 	return answer, err
+}
+
+// RenewAll sends many heartbeats in one call, in batches that the server takes.
+// The answer has each of them in the same order, with its TTL or with the code
+// and the message with which it was refused. It needs the right to update
+// instances/renew for the whole namespace.
+func (i *Instances) RenewAll(ctx context.Context, beats []v1alpha1.RenewalItem) ([]v1alpha1.RenewalItem, error) {
+	const most = 5000
+	var all []v1alpha1.RenewalItem
+	for batch := range slices.Chunk(beats, most) {
+		body, err := json.Marshal(v1alpha1.RenewalList{Items: batch})
+		if err != nil {
+			return all, err
+		}
+		raw, err := i.GetClient().Put().Namespace(i.GetNamespace()).Resource("renewals").SetHeader("Content-Type", runtime.ContentTypeJSON).Body(body).Do(ctx).Raw()
+		if err != nil {
+			return all, err
+		}
+		var answer v1alpha1.RenewalList
+		if err := json.Unmarshal(raw, &answer); err != nil {
+			return all, fmt.Errorf("v1alpha1/client: renew %d instances: the answer is no RenewalList: %w", len(batch), err)
+		}
+		all = append(all, answer.Items...)
+	}
+	return all, nil
 }
 
 // AddressPools reads and writes AddressPools.

@@ -65,6 +65,13 @@ func TestRequests(t *testing.T) {
 			}
 			return err
 		}, "PUT", base + "/i/renew", `"door":"http"`},
+		{"renew all", v1alpha1.RenewalList{Items: []v1alpha1.RenewalItem{{Name: "i", TTL: &metav1.Duration{Duration: 5 * time.Second}}}}, func(c *Instances) error {
+			r, err := c.RenewAll(t.Context(), []v1alpha1.RenewalItem{{Name: "i", Door: "http", ID: "1"}})
+			if err == nil && (len(r) != 1 || r[0].TTL.Duration != 5*time.Second) {
+				t.Error(r)
+			}
+			return err
+		}, "PUT", strings.TrimSuffix(base, "instances") + "renewals", `"door":"http"`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -76,7 +83,7 @@ func TestRequests(t *testing.T) {
 			if err := tt.do(c.Instances("ns")); err != nil {
 				t.Fatal(err)
 			}
-			if tr.method != tt.verb || tr.path != tt.path || !strings.Contains(tr.body, tt.body) || strings.Contains(tr.contentType+tr.accept, "protobuf") {
+			if tr.method != tt.verb || tr.path != tt.path || !strings.Contains(tr.body, tt.body) || strings.Contains(tr.contentType, "protobuf") {
 				t.Errorf("%+v", tr)
 			}
 		})

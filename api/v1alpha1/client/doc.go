@@ -3,8 +3,8 @@
 //
 // # Guarantees
 //
-//   - [Client] speaks JSON over the connection settings of the rest.Config it
-//     is given and never changes that rest.Config.
+//   - [Client] sends JSON and takes protobuf or JSON, over the connection
+//     settings of the rest.Config it is given, and never changes that rest.Config.
 //   - Errors are the API's own (k8s.io/apimachinery/pkg/api/errors tells them
 //     apart), never wrapped.
 //   - A [Lister] hands out the informer's objects: they must not be modified.
