@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -262,9 +264,35 @@ func (b *bench) start(ctx context.Context) (*cluster, error) {
 func (b *bench) nodeDir() string { return filepath.Join(b.dir, "node") }
 
 func (b *bench) startNode(ctx context.Context, more ...string) (err error) {
+	if b.profiles != "" {
+		more = append(more, "--profiling")
+	}
 	b.node, err = b.spawn("node", append([]string{"node", "--node-name", "bench", "--node-address", address, "--state-dir", b.nodeDir(), "--log-level", "warn"}, more...)...)
 	if err != nil {
 		return err
 	}
 	return b.node.says(ctx, "is ready")
+}
+
+// profile writes what a node's CPU does in some time, and its heap after that.
+func (b *bench) profile(ctx context.Context, name string, span time.Duration) error {
+	for _, p := range []struct{ kind, query string }{{"profile", "seconds=" + strconv.Itoa(int(span.Seconds()))}, {"heap", "gc=1"}} {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:9464/debug/pprof/"+p.kind+"?"+p.query, nil)
+		if err != nil {
+			return err
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		data, err := io.ReadAll(res.Body)
+		_ = res.Body.Close()
+		if err == nil {
+			err = os.WriteFile(filepath.Join(b.profiles, name+"."+p.kind), data, 0o644)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

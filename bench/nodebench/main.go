@@ -32,6 +32,8 @@ type bench struct {
 	starts     int
 	flips      int
 	rest       time.Duration
+	only       string
+	profiles   string
 	inside     bool
 
 	node   *process
@@ -46,6 +48,8 @@ func main() {
 	flag.IntVar(&b.starts, "starts", 100, "pods to time")
 	flag.IntVar(&b.flips, "flips", 200, "changes of readiness to time")
 	flag.DurationVar(&b.rest, "rest", 20*time.Second, "how long to watch the node at rest")
+	flag.StringVar(&b.only, "only", "", "one part: start, many or changes")
+	flag.StringVar(&b.profiles, "pprof", "", "directory for profiles of a full node's CPU and heap; they cost some CPU themselves")
 	flag.BoolVar(&b.inside, insideFlag[1:], false, "used by nodebench itself")
 	flag.StringVar(&b.dir, "dir", "", "used by nodebench itself")
 	flag.Parse()
@@ -78,6 +82,11 @@ func (b *bench) outside(ctx context.Context) error {
 		return err
 	}
 	args := append(slices.Clone(os.Args[1:]), insideFlag, "-dir", dir, "-fingerpost", binary)
+	if b.profiles != "" {
+		if err := os.MkdirAll(b.profiles, 0o755); err != nil {
+			return err
+		}
+	}
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 30 * time.Second
@@ -98,10 +107,21 @@ func (b *bench) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, part := range []func(context.Context, *cluster) error{b.starting, b.many, b.changes} {
-		if err := part(ctx, c); err != nil {
+	known := false
+	for _, part := range []struct {
+		name string
+		run  func(context.Context, *cluster) error
+	}{{"start", b.starting}, {"many", b.many}, {"changes", b.changes}} {
+		if b.only != "" && b.only != part.name {
+			continue
+		}
+		known = true
+		if err := part.run(ctx, c); err != nil {
 			return errors.Join(err, b.server.died(), b.node.died())
 		}
+	}
+	if !known {
+		return fmt.Errorf("there is no part %q: use start, many or changes", b.only)
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 1, ' ', 0)
 	fmt.Fprintln(w, "| what\t| measured\t| target\t| met\t|\n| ---\t| ---:\t| ---:\t| ---\t|")

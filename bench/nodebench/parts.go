@@ -145,7 +145,7 @@ func (b *bench) many(ctx context.Context, c *cluster) error {
 		return err
 	}
 	b.say(fmt.Sprintf("%d pods created at once → all Ready", b.pods), time.Since(began).Seconds(), "s", 0)
-	if err := b.full(ctx, fmt.Sprintf("%d pods, a probe each second", b.pods), 0, 5); err != nil {
+	if err := b.full(ctx, "full", fmt.Sprintf("%d pods, a probe each second", b.pods), 0, 5); err != nil {
 		return err
 	}
 	// The same pods, taken over by a node that does nothing else.
@@ -153,7 +153,7 @@ func (b *bench) many(ctx context.Context, c *cluster) error {
 	if err := b.startNode(ctx, "--no-dns", "--no-proxy"); err != nil {
 		return err
 	}
-	if err := b.full(ctx, "the same without DNS and virtual IPs", 60, 5); err != nil {
+	if err := b.full(ctx, "bare", "the same without DNS and virtual IPs", 60, 5); err != nil {
 		return err
 	}
 	b.node.stop()
@@ -163,8 +163,8 @@ func (b *bench) many(ctx context.Context, c *cluster) error {
 	return c.empty(ctx)
 }
 
-// full says what the node and its keeper cost.
-func (b *bench) full(ctx context.Context, what string, rss, cpu float64) error {
+// full says what the node and its keeper cost, in words and in profiles.
+func (b *bench) full(ctx context.Context, name, what string, rss, cpu float64) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
@@ -191,6 +191,9 @@ func (b *bench) full(ctx context.Context, what string, rss, cpu float64) error {
 	b.say(what+": agent CPU", 100*used.cpu.Seconds()/b.rest.Seconds(), "% of a core", cpu)
 	b.say(what+": keeper resident", after.rss, "MB", 0)
 	b.say(what+": keeper CPU", 100*(after.cpu-before.cpu).Seconds()/b.rest.Seconds(), "% of a core", 0)
+	if b.profiles != "" {
+		return b.profile(ctx, name, b.rest)
+	}
 	return nil
 }
 

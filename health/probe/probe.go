@@ -63,8 +63,20 @@ func All() map[string]Prober {
 func passed(output string) Result { return Result{OK: true, Output: clip(output)} }
 func failed(output string) Result { return Result{Output: clip(output)} }
 
+// patienceKey has what Within was told.
+type patienceKey struct{}
+
+// Within is context.WithTimeout for a prober: where it says how long it waited,
+// that is d, however late it came to begin.
+func Within(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithValue(ctx, patienceKey{}, d), d)
+}
+
 // patience is how long a prober has, in round numbers for messages.
 func patience(ctx context.Context) time.Duration {
+	if d, ok := ctx.Value(patienceKey{}).(time.Duration); ok {
+		return d
+	}
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		return 0

@@ -23,7 +23,7 @@ import (
 
 // within gives a context for a probe that should end by itself.
 func within(t *testing.T, d time.Duration) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), d)
+	ctx, cancel := Within(t.Context(), d)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -249,7 +249,7 @@ func (r *Runner) probe(ctx context.Context, t *target) {
 		return
 	}
 	spec := t.spec
-	ctx, cancel := context.WithTimeout(ctx, spec.Timeout)
+	ctx, cancel := Within(ctx, spec.Timeout)
 	defer cancel()
 	t.cancel = cancel
 	r.mu.Unlock()

@@ -372,7 +372,7 @@ func TestRunnerReal(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- r.Run(ctx) }()
-	if err := r.Set("web", Spec{Type: TypeHTTP, Target: targetOf(t, s.Listener.Addr().String()), Interval: 100 * time.Millisecond, Fall: 2}); err != nil {
+	if err := r.Set("web", Spec{Type: TypeHTTP, Target: targetOf(t, s.Listener.Addr().String()), Interval: 2 * time.Second, Timeout: 2 * time.Second, Fall: 2}); err != nil {
 		t.Fatal(err)
 	}
 	if got := <-changes; got != "web Passing HTTP 200 OK" {

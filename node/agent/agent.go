@@ -13,6 +13,7 @@ import (
 
 	"github.com/fingerpost/fingerpost/node/agent/object"
 	"github.com/fingerpost/fingerpost/node/agent/podfile"
+	"github.com/fingerpost/fingerpost/node/agent/prober"
 	"github.com/fingerpost/fingerpost/node/agent/volume"
 	"github.com/fingerpost/fingerpost/node/runtime"
 )
@@ -29,6 +30,9 @@ type Agent struct {
 	metrics metrics
 	machine podfile.Resolv
 	slots   chan struct{} // writes of statuses at a time
+	rounds  *prober.Rounds
+	kept    *kept
+	seeing  sync.Mutex // pods are seen one after the other
 
 	ready chan struct{} // closed when pods are run
 
@@ -44,18 +48,19 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, rt: cfg.Runtime, pods: map[string]*pod{}, slots: make(chan struct{}, 16), ready: make(chan struct{})}
+	a := &Agent{cfg: cfg, rt: cfg.Runtime, pods: map[string]*pod{}, slots: make(chan struct{}, 16), rounds: prober.NewRounds(), ready: make(chan struct{})}
 	a.stream, _ = cfg.Runtime.(runtime.Streamer)
 	a.metrics = newMetrics(a.Len)
 	if err := a.metrics.register(cfg.Registerer); err != nil {
 		return nil, fmt.Errorf("agent: metrics: %w", err)
 	}
-	a.node = newNode(a)
+	a.node, a.kept = newNode(a), newKept(a)
 	return a, nil
 }
 
 // Run registers the node and runs its pods until ctx ends. Containers go on
-// after that; the next agent takes them over.
+// after that; the next agent takes them over. If the API does not answer it goes
+// on with what an earlier agent kept on disk, if there was one.
 func (a *Agent) Run(ctx context.Context) error {
 	if err := a.cfg.makeDirs(); err != nil {
 		return err
@@ -73,14 +78,15 @@ func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	a.ctx = ctx
-	a.objects = object.New(a.cfg.Client)
+	a.objects = object.Open(a.cfg.Client, a.cfg.keptObjects(), a.cfg.Log)
 	defer a.objects.Close()
 	a.events = newEvents(a.cfg)
 	defer a.events.close()
+	defer a.kept.flush()
 	defer a.wg.Wait()
 	defer cancel()
 
-	ranges, err := a.node.register(ctx)
+	ranges, away, err := a.node.begin(ctx)
 	if err != nil {
 		return err
 	}
@@ -96,9 +102,15 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("agent: list what runs: %w", err)
 	}
-	a.wg.Go(func() { a.node.run(ctx) })
+	a.wg.Go(func() {
+		if away {
+			a.node.comeBack(ctx, ranges)
+		}
+		a.node.run(ctx)
+	})
+	a.wg.Go(func() { a.kept.run(ctx) })
 	a.wg.Go(func() { a.watchEnds(ctx) })
-	return a.followPods(ctx, found)
+	return a.followPods(ctx, found, away)
 }
 
 // watchEnds passes on ends of containers. Details come from List, once for all
@@ -216,19 +228,19 @@ func (a *Agent) Container(namespace, name, container string) (runtime.ContainerI
 	if p == nil {
 		return runtime.ContainerID{}, fmt.Errorf("pod %s/%s is not on this node: %w", namespace, name, runtime.ErrNotFound)
 	}
-	return p.container(container)
+	return p.container(container, false)
 }
 
-// LogPath gives the log of the newest run of a container, or of the one before.
+// LogPath gives the log of the newest run of a container, or of the last that
+// ended before it.
 func (a *Agent) LogPath(namespace, name, container string, previous bool) (string, error) {
-	id, err := a.Container(namespace, name, container)
+	p := a.byName(namespace, name)
+	if p == nil {
+		return "", fmt.Errorf("pod %s/%s is not on this node: %w", namespace, name, runtime.ErrNotFound)
+	}
+	id, err := p.container(container, previous)
 	if err != nil {
 		return "", err
-	}
-	if previous {
-		if id.Attempt--; id.Attempt < 0 {
-			return "", fmt.Errorf("previous terminated container %q in pod %q not found", id.Name, name)
-		}
 	}
 	path := a.cfg.logPath(id.PodUID, id.Name, id.Attempt)
 	// While the runtime forgets a pod that is over, its logs are elsewhere.

@@ -219,8 +219,7 @@ func (c *container) status(time.Time) corev1.ContainerStatus {
 		s.State.Running = &corev1.ContainerStateRunning{StartedAt: stamp(c.run.Started)}
 	case c.ended():
 		t := c.terminated()
-		over := c.p.stop.begun || !c.restarts()
-		if !over && !c.next.IsZero() || !over && c.waiting.reason != "" && c.waiting.reason != "ContainerCreating" && c.waiting.reason != "PodInitializing" {
+		if c.waits() {
 			s.State.Waiting = &corev1.ContainerStateWaiting{Reason: c.waiting.reason, Message: c.waiting.message}
 			s.LastTerminationState.Terminated = t
 		} else {
@@ -235,6 +234,12 @@ func (c *container) status(time.Time) corev1.ContainerStatus {
 		s.State.Waiting = &corev1.ContainerStateWaiting{Reason: w.reason, Message: w.message}
 	}
 	return s
+}
+
+// waits says whether the newest run has ended and the next is waited for.
+func (c *container) waits() bool {
+	return c.ended() && !c.p.stop.begun && c.restarts() &&
+		(!c.next.IsZero() || c.waiting.reason != "" && c.waiting.reason != "ContainerCreating" && c.waiting.reason != "PodInitializing")
 }
 
 // uninitialized says whether init containers come before a container.

@@ -32,6 +32,7 @@ type node struct {
 	a           *Agent
 	capacity    corev1.ResourceList
 	allocatable corev1.ResourceList
+	ranges      []netip.Prefix // of an earlier agent, whose pods may still run
 
 	mu  sync.Mutex
 	obj *corev1.Node // as last seen
@@ -103,10 +104,42 @@ func (n *node) labels() map[string]string {
 	return l
 }
 
+// begin gives the node's ranges: from the API, or if that is away and an
+// earlier agent has kept them, from disk.
+func (n *node) begin(ctx context.Context) (ranges []netip.Prefix, away bool, err error) {
+	old := n.a.kept.node()
+	if old == nil {
+		ranges, err = n.register(ctx)
+		return ranges, false, err
+	}
+	n.ranges = rangesOf(old)
+	try, cancel := context.WithTimeout(ctx, apiPatience)
+	defer cancel()
+	if ranges, err = n.tryRegister(try); err == nil || ctx.Err() != nil {
+		return ranges, false, err
+	}
+	n.a.cfg.Log.Warn("the API does not answer: the node goes on with the pods that it knows", "node", n.a.cfg.NodeName, "error", err)
+	n.set(old)
+	return n.ranges, true, nil
+}
+
+// comeBack registers the node when the API is back.
+func (n *node) comeBack(ctx context.Context, had []netip.Prefix) {
+	ranges, err := n.register(ctx)
+	switch {
+	case err != nil: // the end
+	case n.a.cfg.Network != nil && !slices.Equal(ranges, had):
+		n.a.cfg.Log.Error("the API gives this node another pod range than its pods have: stop the node, run 'fingerpost node reset' and start it again", "had", had, "has", ranges)
+	default:
+		n.a.cfg.Log.Info("the API is back: the node is registered", "node", n.a.cfg.NodeName)
+	}
+}
+
 // register makes the Node object what it should be and gives the node's ranges.
 // It waits for the API.
 func (n *node) register(ctx context.Context) ([]netip.Prefix, error) {
 	wait := 100 * time.Millisecond
+	told := ""
 	for {
 		ranges, err := n.tryRegister(ctx)
 		if err == nil {
@@ -115,7 +148,10 @@ func (n *node) register(ctx context.Context) ([]netip.Prefix, error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		n.a.cfg.Log.Warn("the node cannot be registered yet", "node", n.a.cfg.NodeName, "error", err)
+		if text := err.Error(); text != told {
+			told = text
+			n.a.cfg.Log.Warn("the node cannot be registered yet; it is tried again and again", "node", n.a.cfg.NodeName, "error", err)
+		}
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
@@ -155,6 +191,7 @@ func (n *node) tryRegister(ctx context.Context) ([]netip.Prefix, error) {
 	if err := n.writeStatus(ctx, true); err != nil {
 		return nil, err
 	}
+	n.a.kept.keepNode(n.object())
 	return rangesOf(obj), n.renew(ctx)
 }
 

@@ -102,6 +102,7 @@ func (p *pod) update(obj *corev1.Pod) {
 		p.setup.stale = true // files of the downward API follow
 	}
 	p.merge(obj)
+	p.a.kept.changed(p)
 	for _, c := range p.containers {
 		if s := specOf(obj, c.name, c.init); s != nil {
 			c.spec = s
@@ -340,8 +341,8 @@ func (p *pod) addresses() []string {
 	return slices.Clone(p.setup.ips)
 }
 
-// container finds a container's newest run.
-func (p *pod) container(name string) (runtime.ContainerID, error) {
+// container finds a container's newest run, or the last that ended before it.
+func (p *pod) container(name string, previous bool) (runtime.ContainerID, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var names []string
@@ -350,7 +351,15 @@ func (p *pod) container(name string) (runtime.ContainerID, error) {
 			if c.attempt < 0 {
 				return runtime.ContainerID{}, fmt.Errorf("container %q in pod %q is waiting to start: %s: %w", c.name, p.name, c.waiting.reason, runtime.ErrNotFound)
 			}
-			return c.id(), nil
+			id := c.id()
+			// While the next run is waited for, the newest one is the last that ended,
+			// as the status says; the files of the one before may be gone already.
+			if previous && !c.waits() {
+				if id.Attempt--; id.Attempt < 0 {
+					return runtime.ContainerID{}, fmt.Errorf("previous terminated container %q in pod %q not found", c.name, p.name)
+				}
+			}
+			return id, nil
 		}
 		names = append(names, c.name)
 	}

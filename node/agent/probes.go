@@ -38,7 +38,7 @@ func (c *container) startProbes(taken bool) {
 	}
 	attempt := c.attempt
 	c.group = prober.Start(prober.Config{
-		Probes: probes, Since: c.run.Started, Started: taken && c.passed,
+		Probes: probes, Since: c.run.Started, Started: taken && c.passed, Rounds: c.p.a.rounds,
 		Report: func(r prober.Report) { c.probed(attempt, r) },
 	})
 }
@@ -89,7 +89,7 @@ func (c *container) probed(attempt int, r prober.Report) {
 // probe makes the question of one probe.
 func (c *container) probe(kind prober.Kind, spec *corev1.Probe) prober.Probe {
 	seconds := func(n int32) time.Duration { return time.Duration(n) * time.Second }
-	question := c.question(&spec.ProbeHandler)
+	question, quick := c.question(&spec.ProbeHandler)
 	ask := func(ctx context.Context) probe.Result {
 		defer c.p.guard() // then the result is a failure without words
 		return question(ctx)
@@ -97,7 +97,7 @@ func (c *container) probe(kind prober.Kind, spec *corev1.Probe) prober.Probe {
 	return prober.Probe{
 		Kind: kind, Delay: seconds(spec.InitialDelaySeconds), Period: seconds(spec.PeriodSeconds), Timeout: seconds(spec.TimeoutSeconds),
 		Success: int(spec.SuccessThreshold), Failure: int(spec.FailureThreshold),
-		Ask: ask, Cheap: spec.Exec == nil,
+		Ask: ask, Quick: quick, Cheap: spec.Exec == nil,
 	}
 }
 
@@ -105,37 +105,38 @@ func broken(err error) func(context.Context) probe.Result {
 	return func(context.Context) probe.Result { return probe.Result{Output: err.Error()} }
 }
 
-func (c *container) question(h *corev1.ProbeHandler) func(context.Context) probe.Result {
+// question gives the way to ask, and the quick way if there is one.
+func (c *container) question(h *corev1.ProbeHandler) (func(context.Context) probe.Result, *prober.Quick) {
 	addr := ""
 	if len(c.p.setup.ips) > 0 {
 		addr = c.p.setup.ips[0]
 	}
 	switch {
 	case h.Exec != nil:
-		return func(ctx context.Context) probe.Result { return c.execProbe(ctx, h.Exec.Command) }
+		return func(ctx context.Context) probe.Result { return c.execProbe(ctx, h.Exec.Command) }, nil
 	case h.HTTPGet != nil:
 		get, err := httpGet(h.HTTPGet, c.spec, addr)
 		if err != nil {
-			return broken(err)
+			return broken(err), nil
 		}
-		return get.Get
+		return get.Get, prober.QuickHTTP(get)
 	case h.TCPSocket != nil:
 		port, err := portOf(h.TCPSocket.Port, c.spec)
 		if err != nil {
-			return broken(err)
+			return broken(err), nil
 		}
 		if h.TCPSocket.Host != "" {
 			addr = h.TCPSocket.Host
 		}
-		return func(ctx context.Context) probe.Result { return probe.TCP(ctx, probe.Target{Addr: addr, Port: port}) }
+		return func(ctx context.Context) probe.Result { return probe.TCP(ctx, probe.Target{Addr: addr, Port: port}) }, prober.QuickTCP(addr, port)
 	case h.GRPC != nil:
 		t := probe.Target{Addr: addr, Port: uint16(h.GRPC.Port)}
 		if h.GRPC.Service != nil {
 			t.Service = *h.GRPC.Service
 		}
-		return func(ctx context.Context) probe.Result { return probe.GRPC(ctx, t) }
+		return func(ctx context.Context) probe.Result { return probe.GRPC(ctx, t) }, nil
 	}
-	return broken(errors.New("the probe says not how to ask: use exec, httpGet, tcpSocket or grpc"))
+	return broken(errors.New("the probe says not how to ask: use exec, httpGet, tcpSocket or grpc")), nil
 }
 
 func httpGet(h *corev1.HTTPGetAction, spec *corev1.Container, addr string) (prober.HTTP, error) {

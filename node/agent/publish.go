@@ -59,6 +59,9 @@ func (p *pod) publish() {
 	}
 	s := p.status(time.Now())
 	urgent := p.out.want == nil || urgent(p.out.want, &s)
+	if p.out.want == nil || !equality.Semantic.DeepEqual(p.out.want, &s) {
+		p.a.kept.changed(p)
+	}
 	p.out.want = &s
 	if isReady(&s) && !p.wasReady {
 		p.wasReady = true

@@ -36,9 +36,12 @@ func (n *node) claim(ctx context.Context, obj *corev1.Node) (*corev1.Node, error
 		if err != nil {
 			return nil, err
 		}
-		want, err := pick(n.a.cfg.ClusterCIDRs, taken(list.Items, obj.Name), obj.Name, round)
-		if err != nil {
-			return nil, err
+		others := taken(list.Items, obj.Name)
+		want := n.again(others)
+		if round > 0 || want == nil {
+			if want, err = pick(n.a.cfg.ClusterCIDRs, others, obj.Name, round); err != nil {
+				return nil, err
+			}
 		}
 		next := obj.DeepCopy()
 		if next.Annotations == nil {
@@ -51,7 +54,7 @@ func (n *node) claim(ctx context.Context, obj *corev1.Node) (*corev1.Node, error
 		if list, err = nodes.List(ctx, metav1.ListOptions{}); err != nil {
 			return nil, err
 		}
-		others := taken(list.Items, obj.Name)
+		others = taken(list.Items, obj.Name)
 		if slices.ContainsFunc(want, func(w string) bool { return overlaps(netip.MustParsePrefix(w), others) }) {
 			continue
 		}
@@ -61,6 +64,21 @@ func (n *node) claim(ctx context.Context, obj *corev1.Node) (*corev1.Node, error
 		return nodes.Update(ctx, next, metav1.UpdateOptions{})
 	}
 	return nil, fmt.Errorf("other nodes want the same pod range again and again: try again")
+}
+
+// again gives the ranges that the node had, if it can have them again: its pods
+// have addresses of them. That is so after somebody deleted the Node object.
+func (n *node) again(others []netip.Prefix) (want []string) {
+	if len(n.ranges) != len(n.a.cfg.ClusterCIDRs) {
+		return nil
+	}
+	for i, p := range n.ranges {
+		if r := n.a.cfg.ClusterCIDRs[i]; !r.Contains(p.Addr()) || p.Bits() < r.Bits() || overlaps(p, others) {
+			return nil
+		}
+		want = append(want, p.String())
+	}
+	return want
 }
 
 // taken gives the ranges that other nodes have or want.

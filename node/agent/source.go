@@ -18,7 +18,8 @@ import (
 )
 
 // followPods watches the pods bound to this node and hands each to its worker.
-func (a *Agent) followPods(ctx context.Context, found []runtime.Pod) error {
+// With the API away, those that an earlier agent kept come first.
+func (a *Agent) followPods(ctx context.Context, found []runtime.Pod, away bool) error {
 	runs := make(map[string]runtime.Pod, len(found))
 	for _, r := range found {
 		runs[r.Config.UID] = r
@@ -35,7 +36,7 @@ func (a *Agent) followPods(ctx context.Context, found []runtime.Pod) error {
 			return pods.Watch(ctx, o)
 		},
 	}
-	_, informer := cache.NewInformerWithOptions(cache.InformerOptions{
+	store, informer := cache.NewInformerWithOptions(cache.InformerOptions{
 		ListerWatcher: cache.ToListWatcherWithWatchListSemantics(lw, a.cfg.Client),
 		ObjectType:    &corev1.Pod{},
 		Transform: func(obj any) (any, error) {
@@ -70,24 +71,54 @@ func (a *Agent) followPods(ctx context.Context, found []runtime.Pod) error {
 			},
 		},
 	})
+	known := a.kept.pods()
+	if away {
+		a.goOn(known, runs)
+	}
 	done := make(chan struct{})
 	a.wg.Go(func() {
 		defer close(done)
 		informer.RunWithContext(ctx)
 	})
+	if !away && len(known) > 0 { // it may go away any time
+		try, cancel := context.WithTimeout(ctx, apiPatience)
+		if away = !cache.WaitForCacheSync(try.Done(), informer.HasSynced); away && ctx.Err() == nil {
+			a.goOn(known, runs)
+		}
+		cancel()
+	}
 	if !cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
 		return ctx.Err()
 	}
+	if away { // only now one sees who was deleted meanwhile
+		for _, p := range a.all() {
+			if _, is, err := store.GetByKey(p.namespace + "/" + p.name); err == nil && !is {
+				p.vanish(p.current())
+			}
+		}
+	} else {
+		close(a.ready)
+	}
 	a.sweep(ctx, found)
-	close(a.ready)
 	a.wg.Go(func() { a.sweepAgain(ctx) })
 	<-done
 	return ctx.Err()
 }
 
+// goOn runs the pods of an earlier agent without the API.
+func (a *Agent) goOn(known []*corev1.Pod, runs map[string]runtime.Pod) {
+	a.cfg.Log.Info("pods are taken over from disk", "pods", len(known))
+	for _, p := range known {
+		a.see(p, runs)
+	}
+	close(a.ready)
+}
+
 // see hands a pod to its worker, a new one if needed. What already runs of it
 // is taken over.
 func (a *Agent) see(obj *corev1.Pod, runs map[string]runtime.Pod) {
+	a.seeing.Lock()
+	defer a.seeing.Unlock()
 	uid := string(obj.UID)
 	a.mu.Lock()
 	p := a.pods[uid]

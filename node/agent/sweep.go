@@ -46,7 +46,7 @@ func (a *Agent) sweepRest(ctx context.Context, found []runtime.Pod) error {
 		entries, err := os.ReadDir(dir)
 		errs = append(errs, err)
 		for _, e := range entries {
-			if stray(e.Name()) {
+			if stray(e.Name()) && !(dir == a.cfg.volatileDir() && e.Name() == objectsDir) {
 				errs = append(errs, volume.Remove(filepath.Join(dir, e.Name())))
 			}
 		}
@@ -70,6 +70,9 @@ func (a *Agent) sweepAgain(ctx context.Context) {
 			continue
 		}
 		a.sweep(ctx, list)
+		if err := a.objects.Sweep(); err != nil {
+			a.cfg.Log.Error("forget ConfigMaps and Secrets that no pod uses", "error", err)
+		}
 	}
 }
 
@@ -93,7 +96,7 @@ func Reset(ctx context.Context, cfg Config) error {
 		}
 	}
 	if cfg.Dir != "" {
-		for _, d := range []string{cfg.podsDir(), cfg.volatileDir()} {
+		for _, d := range []string{cfg.podsDir(), cfg.volatileDir(), cfg.keptNode()} {
 			errs = append(errs, volume.Remove(d))
 		}
 	}

@@ -97,7 +97,16 @@ func Bootstrap(ctx context.Context, c Config) (*Identity, error) {
 		// By file, so that a renewed certificate is picked up.
 		TLSClientConfig: rest.TLSClientConfig{CAFile: i.path(caFile), CertFile: i.path(clientFile), KeyFile: i.path(clientFile)},
 	}
-	return i, i.ensureServing(ctx)
+	if !have {
+		return i, i.ensureServing(ctx)
+	}
+	// A node that starts again has pods to care for, with its server or without.
+	ctx, cancel := context.WithTimeout(ctx, min(c.Patience, startPatience))
+	defer cancel()
+	if err := i.ensureServing(ctx); err != nil {
+		c.Log.Warn("the certificate of the node's own port could not be renewed; it is tried again", "error", err)
+	}
+	return i, nil
 }
 
 func (c *Config) complete() error {

@@ -14,12 +14,18 @@ import (
 // certificate's life for it.
 const retryRenewal = time.Minute
 
+// startPatience is how long a node that starts again waits for its server's
+// answer to a request for a certificate.
+const startPatience = 10 * time.Second
+
 // ensureServing gives the serving certificate: the one in the directory, or a
 // new one when that ends or is for other addresses.
 func (i *Identity) ensureServing(ctx context.Context) error {
-	if pair, err := readPair(i.path(servingFile)); err == nil && i.covers(pair.Leaf) && i.c.Now().Before(renewalOf(pair.Leaf)) {
+	if pair, err := readPair(i.path(servingFile)); err == nil && i.covers(pair.Leaf) {
 		i.serving.Store(pair)
-		return nil
+		if i.c.Now().Before(renewalOf(pair.Leaf)) {
+			return nil
+		}
 	}
 	return i.renewServing(ctx)
 }
@@ -89,7 +95,7 @@ func (i *Identity) Run(ctx context.Context) error {
 
 // dueAt renews one certificate if it is time, and says when to look again.
 func (i *Identity) dueAt(ctx context.Context, file, signer string) time.Time {
-	if pair, err := readPair(i.path(file)); err == nil {
+	if pair, err := readPair(i.path(file)); err == nil && (file != servingFile || i.serving.Load() != nil) {
 		if at := renewalOf(pair.Leaf); i.c.Now().Before(at) {
 			return at
 		}

@@ -65,7 +65,7 @@ func TestReach(t *testing.T) {
 				expect(t, "pod to itself", pod(p), pa, 80, "p", pa)
 				expect(t, "node to pod", a.in, pa, 80, "p", p.Gateways[i])
 				// Over UDP a server on all addresses answers from the nearest one.
-				if name, saw, err := ask(pod(p), "tcp", netip.AddrPortFrom(other.node, 81)); name != "a" || saw != pa {
+				if name, saw, err := ask(pod(p), "tcp", netip.AddrPortFrom(other.node, 81), patience); name != "a" || saw != pa {
 					t.Errorf("pod to node: %q saw %s: %v", name, saw, err)
 				}
 				expect(t, "pod to its gateway", pod(p), p.Gateways[i], 81, "a", pa)
@@ -93,7 +93,7 @@ func TestReach(t *testing.T) {
 			expect(t, "limited to an address", b.in, ip("192.0.2.1"), 8081, "p", ip("192.0.2.2"))
 			refused(t, "another address of the node", a.in, ip("198.51.100.1"), 8081)
 			for _, lo := range []string{"127.0.0.1", "::1"} {
-				if name, _, err := ask(a.in, "tcp", netip.AddrPortFrom(ip(lo), 8080)); name != "p" {
+				if name, _, err := ask(a.in, "tcp", netip.AddrPortFrom(ip(lo), 8080), patience); name != "p" {
 					t.Errorf("host port at %s: %q %v", lo, name, err)
 				}
 			}
@@ -133,7 +133,7 @@ func TestRestartAndRepair(t *testing.T) {
 		t.Helper()
 		expect(t, what, n.in, p.Addrs[0], 80, "p", p.Gateways[0])
 		expect(t, what, pod(q), p.Addrs[1], 80, "p", q.Addrs[1])
-		if name, _, err := ask(pod(q), "tcp", netip.AddrPortFrom(p.Gateways[0], 8080)); name != "p" {
+		if name, _, err := ask(pod(q), "tcp", netip.AddrPortFrom(p.Gateways[0], 8080), patience); name != "p" {
 			t.Errorf("%s: host port: %q %v", what, name, err)
 		}
 	}

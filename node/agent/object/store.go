@@ -3,6 +3,7 @@ package object
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -37,6 +38,8 @@ func (r Ref) String() string { return fmt.Sprintf("%s %q", r.Kind, r.Name) }
 // Store watches what is held.
 type Store struct {
 	client kubernetes.Interface
+	dir    string // where what is held is kept; "": nowhere
+	log    *slog.Logger
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -66,6 +69,14 @@ type Hold struct {
 func New(c kubernetes.Interface) *Store {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Store{client: c, ctx: ctx, cancel: cancel, entries: map[Ref]*entry{}}
+}
+
+// Open makes a store that keeps what is held in a directory. When the API does
+// not answer, what is there is what there is.
+func Open(c kubernetes.Interface, dir string, log *slog.Logger) *Store {
+	s := New(c)
+	s.dir, s.log = dir, log
+	return s
 }
 
 // Close ends all watches and waits for them.
@@ -157,6 +168,8 @@ func (s *Store) Secret(ctx context.Context, namespace, name string) (*corev1.Sec
 func (s *Store) follow(ctx context.Context, e *entry) {
 	const first, longest = 20 * time.Millisecond, 10 * time.Second
 	wait := first
+	slow := time.AfterFunc(keptPatience, func() { s.fallBack(e) })
+	defer slow.Stop()
 	for ctx.Err() == nil {
 		begin := time.Now()
 		version, err := s.list(ctx, e)
@@ -170,6 +183,7 @@ func (s *Store) follow(ctx context.Context, e *entry) {
 			s.mu.Lock()
 			e.err = err
 			s.mu.Unlock()
+			s.fallBack(e)
 		}
 		select {
 		case <-ctx.Done():
@@ -207,7 +221,7 @@ func (s *Store) list(ctx context.Context, e *entry) (version string, err error) 
 			}
 		}
 	}
-	s.set(e, obj)
+	s.saw(e, obj)
 	return version, nil
 }
 
@@ -239,9 +253,9 @@ func (s *Store) watch(ctx context.Context, e *entry, version string) error {
 				return apierrors.FromObject(ev.Object)
 			case !isObject || m.GetName() != e.ref.Name:
 			case ev.Type == watch.Added, ev.Type == watch.Modified:
-				s.set(e, ev.Object)
+				s.saw(e, ev.Object)
 			case ev.Type == watch.Deleted:
-				s.set(e, nil)
+				s.saw(e, nil)
 			}
 		}
 	}

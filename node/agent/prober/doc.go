@@ -10,7 +10,12 @@
 //     that fails is asked again after 50 ms, 100 ms …, and these failures do
 //     not count and are not told: a container that listens after 80 ms need not
 //     wait for a second round.
-//   - A waiting probe costs a timer, no goroutine.
+//   - A waiting probe costs at most a timer, no goroutine.
+//   - In [Rounds], after the first of its questions, a probe is asked together
+//     with all that are due within 50 ms; a period is kept to the point. An HTTP
+//     or TCP probe to an address is a [Quick] question then: five calls to the
+//     kernel and no goroutine, unless the answer takes longer than 15 ms.
+//   - An answer of which 64 KiB say nothing is none.
 //   - After Stop, at most a report that had begun is still running.
 //
 // Source: https://kubernetes.io/docs/concepts/configuration/liveness-readiness-startup-probes/

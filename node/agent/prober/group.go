@@ -29,6 +29,9 @@ type Probe struct {
 	Success, Failure int           // 1 and 3
 	// Ask asks once.
 	Ask func(ctx context.Context) probe.Result
+	// Quick, if there is one, asks the same at less cost. The first question is
+	// always asked by Ask.
+	Quick *Quick
 	// Cheap probes may be asked more often in the first period.
 	Cheap bool
 }
@@ -65,6 +68,8 @@ type Config struct {
 	// Started says that the startup probe has passed already: the container
 	// was taken over. The first probes are spread over their period then.
 	Started bool
+	// Rounds, if given, has probes of many groups asked together.
+	Rounds *Rounds
 	// Report is called for each answer that counts, one call at a time for
 	// each kind.
 	Report func(Report)
@@ -84,7 +89,10 @@ type task struct {
 	Probe
 	group *Group
 	state *health.Threshold
-	timer *time.Timer
+	timer *time.Timer   // nil: it waits for the startup probe, or has only ever been in rounds
+	slot  int64         // of Rounds; 0: in none
+	set   bool          // its first time was set
+	due   time.Time     // when it was to be asked
 	first time.Time     // when its first period began
 	again time.Duration // next pause within the first period
 }
@@ -123,6 +131,9 @@ func (g *Group) Stop() {
 		if t.timer != nil {
 			t.timer.Stop()
 		}
+		if t.slot != 0 {
+			g.cfg.Rounds.remove(t)
+		}
 	}
 }
 
@@ -132,23 +143,44 @@ func (t *task) schedule(now time.Time, spread bool) {
 	if spread {
 		wait = max(wait, time.Duration(rand.Float64()*float64(min(t.Period, 10*time.Second))))
 	}
-	t.first, t.again = now.Add(wait), 50*time.Millisecond
-	t.timer = time.AfterFunc(wait, t.run)
+	t.set, t.first, t.again = true, now.Add(wait), 50*time.Millisecond
+	if spread && t.group.cfg.Rounds != nil {
+		t.group.cfg.Rounds.add(t, t.first)
+		return
+	}
+	t.soon(t.first, wait)
 }
 
+// soon sets a time to the point; the group's lock is held.
+func (t *task) soon(due time.Time, wait time.Duration) {
+	t.due = due
+	if t.timer == nil {
+		t.timer = time.AfterFunc(wait, t.run)
+	} else {
+		t.timer.Reset(wait)
+	}
+}
+
+// run asks by itself.
 func (t *task) run() {
-	g := t.group
 	begin := time.Now()
-	ctx, cancel := context.WithTimeout(g.ctx, t.Timeout)
+	ctx, cancel := context.WithTimeout(t.group.ctx, t.Timeout)
 	res := t.Ask(ctx)
 	cancel()
+	t.answered(begin, res)
+}
+
+// answered takes an answer and sets the next time.
+func (t *task) answered(begin time.Time, res probe.Result) {
+	g := t.group
 	if g.ctx.Err() != nil {
 		return // the answer is about the end of the group, not about the container
 	}
 	now := time.Now()
 	g.mu.Lock()
 	if !res.OK && t.Cheap && t.Kind != Liveness && t.state.State() == health.Starting && begin.Add(t.again).Sub(t.first) < t.Period {
-		t.rearm(max(begin.Add(t.again).Sub(now), 10*time.Millisecond))
+		wait := max(begin.Add(t.again).Sub(now), 10*time.Millisecond)
+		t.soon(now.Add(wait), wait)
 		t.again *= 2
 		g.mu.Unlock()
 		return
@@ -165,17 +197,29 @@ func (t *task) run() {
 		return
 	}
 	if !done {
-		t.rearm(max(begin.Add(t.Period).Sub(now), 0))
+		t.next(begin)
 		return
 	}
 	if r.State == health.Passing {
 		for _, other := range g.tasks {
-			if other.Kind != Startup && other.timer == nil {
+			if other.Kind != Startup && !other.set {
 				other.schedule(now, false)
 			}
 		}
 	}
 }
 
-// rearm sets the next time; the group's lock is held.
-func (t *task) rearm(wait time.Duration) { t.timer.Reset(wait) }
+// next sets the time a period after the last; the group's lock is held.
+func (t *task) next(begin time.Time) {
+	if t.group.cfg.Rounds == nil {
+		due := begin.Add(t.Period)
+		t.soon(due, max(time.Until(due), 0))
+		return
+	}
+	// In rounds it begins a little late each time, which must not add up.
+	due := t.due.Add(t.Period)
+	if now := time.Now(); due.Before(now) {
+		due = now
+	}
+	t.group.cfg.Rounds.add(t, due)
+}

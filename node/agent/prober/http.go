@@ -31,44 +31,71 @@ const (
 	userAgent    = "kube-probe/1.37+"
 	maxRedirects = 10
 	maxBody      = 10 << 10
+	maxAnswer    = 64 << 10 // head and body
+	maxInformed  = 5        // responses such as 103 before the answer
 )
 
 // Get asks once. A status from 200 to 399 passes; redirects are followed on the
 // same host only.
 func (h HTTP) Get(ctx context.Context) probe.Result {
-	scheme := "http"
-	if h.TLS {
-		scheme = "https"
+	u, err := h.url()
+	if err != nil {
+		return probe.Result{Output: err.Error()}
 	}
+	return h.follow(ctx, u, maxRedirects)
+}
+
+func (h HTTP) url() (*url.URL, error) {
 	u, err := url.Parse(h.Path)
 	if err != nil {
-		return probe.Result{Output: fmt.Sprintf("bad path %q: %v", h.Path, err)}
+		return nil, fmt.Errorf("bad path %q: %w", h.Path, err)
 	}
-	u.Scheme, u.Host = scheme, net.JoinHostPort(h.Addr, strconv.Itoa(int(h.Port)))
+	u.Scheme, u.Host = "http", net.JoinHostPort(h.Addr, strconv.Itoa(int(h.Port)))
+	if h.TLS {
+		u.Scheme = "https"
+	}
 	if u.Path == "" {
 		u.Path = "/"
 	} else if u.Path[0] != '/' {
 		u.Path = "/" + u.Path
 	}
-	for range maxRedirects {
+	return u, nil
+}
+
+// follow asks and goes where it is sent.
+func (h HTTP) follow(ctx context.Context, u *url.URL, most int) probe.Result {
+	for range most {
 		res, err := h.once(ctx, u)
 		if err != nil {
-			return probe.Result{Output: "Get " + strconv.Quote(u.String()) + ": " + reason(ctx, err)}
+			return unanswered(ctx, u, err)
 		}
-		location := res.Header.Get("Location")
-		if res.StatusCode < 300 || res.StatusCode > 399 || location == "" {
-			if res.StatusCode >= 200 && res.StatusCode < 400 {
-				return probe.Result{OK: true, Output: "HTTP " + res.Status}
-			}
-			return probe.Result{Output: fmt.Sprintf("HTTP probe failed with statuscode: %d", res.StatusCode)}
-		}
-		next, err := u.Parse(location)
-		if err != nil || next.Hostname() != u.Hostname() || next.Scheme != "http" && next.Scheme != "https" {
-			return probe.Result{OK: true, Output: "HTTP " + res.Status + ", the redirect to another host was not followed"}
+		r, next := judge(u, res)
+		if next == nil {
+			return r
 		}
 		u = next
 	}
 	return probe.Result{Output: fmt.Sprintf("stopped after %d redirects", maxRedirects)}
+}
+
+// judge says what a response means, or where to ask next.
+func judge(u *url.URL, res *http.Response) (probe.Result, *url.URL) {
+	location := res.Header.Get("Location")
+	if res.StatusCode < 300 || res.StatusCode > 399 || location == "" {
+		if res.StatusCode >= 200 && res.StatusCode < 400 {
+			return probe.Result{OK: true, Output: "HTTP " + res.Status}, nil
+		}
+		return probe.Result{Output: fmt.Sprintf("HTTP probe failed with statuscode: %d", res.StatusCode)}, nil
+	}
+	next, err := u.Parse(location)
+	if err != nil || next.Hostname() != u.Hostname() || next.Scheme != "http" && next.Scheme != "https" {
+		return probe.Result{OK: true, Output: "HTTP " + res.Status + ", the redirect to another host was not followed"}, nil
+	}
+	return probe.Result{}, next
+}
+
+func unanswered(ctx context.Context, u *url.URL, err error) probe.Result {
+	return probe.Result{Output: "Get " + strconv.Quote(u.String()) + ": " + reason(ctx, err)}
 }
 
 func (h HTTP) once(ctx context.Context, u *url.URL) (*http.Response, error) {
@@ -80,7 +107,7 @@ func (h HTTP) once(ctx context.Context, u *url.URL) (*http.Response, error) {
 		}
 		addr = net.JoinHostPort(u.Hostname(), port)
 	}
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	conn, err := (&net.Dialer{KeepAlive: -1}).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
@@ -94,6 +121,14 @@ func (h HTTP) once(ctx context.Context, u *url.URL) (*http.Response, error) {
 		// Who answers is not the question, whether it answers is.
 		conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true, ServerName: serverName(h, u)})
 	}
+	req := h.request(u)
+	if err := req.Write(conn); err != nil {
+		return nil, err
+	}
+	return answer(bufio.NewReader(io.LimitReader(conn, maxAnswer)), req)
+}
+
+func (h HTTP) request(u *url.URL) *http.Request {
 	req := &http.Request{Method: http.MethodGet, URL: u, Host: u.Host, Header: http.Header{}, ProtoMajor: 1, ProtoMinor: 1, Close: true}
 	req.Header.Set("User-Agent", userAgent)
 	req.Header.Set("Accept", "*/*")
@@ -107,19 +142,27 @@ func (h HTTP) once(ctx context.Context, u *url.URL) (*http.Response, error) {
 			req.Header[name] = values
 		}
 	}
-	if err := req.Write(conn); err != nil {
-		return nil, err
+	return req
+}
+
+// answer reads a response with so much of its body that one can say it is one.
+func answer(r *bufio.Reader, req *http.Request) (*http.Response, error) {
+	for range maxInformed {
+		res, err := http.ReadResponse(r, req)
+		if err != nil {
+			return nil, err
+		}
+		if res.StatusCode >= 100 && res.StatusCode < 200 && res.StatusCode != http.StatusSwitchingProtocols {
+			continue // the answer comes later
+		}
+		// An answer that breaks off in the middle is none. The body is not closed:
+		// that would read the rest of it.
+		if _, err := io.CopyN(io.Discard, res.Body, maxBody); err != nil && err != io.EOF {
+			return nil, err
+		}
+		return res, nil
 	}
-	res, err := http.ReadResponse(bufio.NewReader(conn), req)
-	if err != nil {
-		return nil, err
-	}
-	defer res.Body.Close()
-	// An answer that breaks off in the middle is none.
-	if _, err := io.CopyN(io.Discard, res.Body, maxBody); err != nil && err != io.EOF {
-		return nil, err
-	}
-	return res, nil
+	return nil, fmt.Errorf("more than %d informational responses", maxInformed)
 }
 
 func serverName(h HTTP, u *url.URL) string {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -117,6 +118,15 @@ func (c *content) projection(p *corev1.VolumeProjection) {
 	}
 }
 
+// left gives a token that an earlier agent wrote. When nobody makes another one
+// it is what containers have, whether it is still good or not.
+func (c *content) left(path string) (t token) {
+	if text, err := os.ReadFile(filepath.Join(c.set.cfg.Volatile, c.volume, path)); err == nil {
+		t.value = string(text)
+	}
+	return t
+}
+
 // token keeps a token until four fifths of its life are over, at most a day.
 func (c *content) token(p *corev1.ServiceAccountTokenProjection) {
 	key := c.volume + "/" + p.Path
@@ -127,10 +137,13 @@ func (c *content) token(p *corev1.ServiceAccountTokenProjection) {
 			seconds = *p.ExpirationSeconds
 		}
 		value, expires, err := c.set.cfg.Objects.Token(c.ctx, c.fields.Pod, p.Audience, seconds)
+		if err != nil && t.value == "" {
+			t = c.left(p.Path)
+		}
 		switch {
 		case err == nil:
 			t = token{value, now.Add(min(expires.Sub(now)*4/5, 24*time.Hour)), expires}
-		case t.value == "" || !now.Before(t.expires):
+		case t.value == "" || !t.expires.IsZero() && !now.Before(t.expires):
 			c.fail(fmt.Errorf("failed to fetch token: %w", err), nil)
 			return
 		default: // the old one is still good: try again soon

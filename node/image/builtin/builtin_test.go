@@ -3,12 +3,14 @@ package builtin
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/fingerpost/fingerpost/node/image"
@@ -65,50 +67,64 @@ func TestAnswers(t *testing.T) {
 
 func TestRun(t *testing.T) {
 	for _, program := range []string{"web", "listen", "pause"} {
-		ctx, cancel := context.WithCancel(t.Context())
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		port := l.Addr().(*net.TCPAddr).Port
-		l.Close()
-		var log bytes.Buffer
-		r, w := io.Pipe()
-		done := make(chan error, 1)
-		go func() {
-			done <- Run(ctx, program, port, io.MultiWriter(w, &log))
-			w.Close()
-		}()
-		first := make([]byte, 100)
-		if program != "pause" {
-			r.Read(first) // it listens
-			go io.Copy(io.Discard, r)
-		}
-		at := "127.0.0.1:" + strconv.Itoa(port)
-		switch program {
-		case "web":
-			got, err := http.Get("http://" + at)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got.Body.Close()
-		case "listen":
-			c, err := net.Dial("tcp", at)
-			if err != nil {
-				t.Fatal(err)
-			}
-			b, _ := io.ReadAll(c)
-			if !strings.Contains(string(b), "stand-in") {
-				t.Errorf("%q", b)
-			}
-			c.Close()
-		}
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
+		for !runs(t, program) { // somebody else has taken the port
 		}
 	}
 	if err := Run(t.Context(), "nothing", 0, io.Discard); err == nil {
 		t.Error("an unknown program ran")
 	}
+}
+
+// runs says whether a program got its port.
+func runs(t *testing.T, program string) bool {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	l.Close()
+	var log bytes.Buffer
+	r, w := io.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		done <- Run(ctx, program, port, io.MultiWriter(w, &log))
+		w.Close()
+	}()
+	first := make([]byte, 100)
+	if program != "pause" {
+		if _, err := r.Read(first); err != nil { // it listens
+			if err := <-done; !errors.Is(err, syscall.EADDRINUSE) {
+				t.Fatal(err)
+			}
+			cancel()
+			return false
+		}
+		go io.Copy(io.Discard, r)
+	}
+	at := "127.0.0.1:" + strconv.Itoa(port)
+	switch program {
+	case "web":
+		got, err := http.Get("http://" + at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got.Body.Close()
+	case "listen":
+		c, err := net.Dial("tcp", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(c)
+		if !strings.Contains(string(b), "stand-in") {
+			t.Errorf("%q", b)
+		}
+		c.Close()
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	return true
 }

@@ -23,7 +23,8 @@ func TestAgentRestart(t *testing.T) {
 	m.run(stays)
 	m.run(ends)
 	pid := m.state(stays.ID).PID
-	if _, code := m.exec(ends.ID, "touch /tmp/go"); code != 0 {
+	// The container may end, and what runs in it, before touch itself has.
+	if _, code := m.exec(ends.ID, "touch /tmp/go"); code != 0 && code != 137 {
 		t.Fatal(code)
 	}
 	m.Close() // the agent is gone
@@ -100,7 +101,7 @@ func TestKeeperKilled(t *testing.T) {
 	if s := m.state(gone.ID); s.Running() || s.Failure == "" {
 		t.Errorf("%+v", s)
 	}
-	if _, code := m.exec(ends.ID, "touch /tmp/go"); code != 0 {
+	if _, code := m.exec(ends.ID, "touch /tmp/go"); code != 0 && code != 137 {
 		t.Error(code)
 	}
 	if s := m.wait(ends.ID); s.ExitCode != 43 && s.Failure == "" {
@@ -148,7 +149,7 @@ func (m *machine) traces(pids ...int) (left []string) {
 			left = append(left, fmt.Sprintf("process %d", pid))
 		}
 	}
-	for _, pattern := range []string{"/sys/fs/cgroup/*/fingerpost-test-*/*/*", m.dir + "/run/pods/*", m.dir + "/logs/*"} {
+	for _, pattern := range []string{fmt.Sprintf("/sys/fs/cgroup/*/fingerpost-test-%d/*/*", os.Getpid()), m.dir + "/run/pods/*", m.dir + "/logs/*"} {
 		names, err := filepath.Glob(pattern)
 		if err != nil {
 			m.t.Fatal(err)

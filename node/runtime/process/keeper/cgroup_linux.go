@@ -240,17 +240,35 @@ func (g *cgroups) remove(uid, name string) (oom bool) {
 	return oom
 }
 
-// rmdir removes a cgroup. The last process leaves it a moment after it was
-// waited for.
+// rmdir removes a cgroup, with those that the container made in it. The last
+// process leaves it a moment after it was waited for, which may be long on a
+// busy machine.
 func (g *cgroups) rmdir(dir string) {
-	for range 50 {
+	for range 1000 {
 		err := unix.Rmdir(dir)
 		if !errors.Is(err, unix.EBUSY) {
 			return
 		}
+		below, _ := os.ReadDir(dir)
+		for _, e := range below {
+			if e.IsDir() {
+				removeBelow(filepath.Join(dir, e.Name()))
+			}
+		}
 		time.Sleep(2 * time.Millisecond)
 	}
 	g.log.Warn("a cgroup stays, as something is still in it", "path", dir)
+}
+
+// removeBelow removes a cgroup and what is below it, as far as nothing runs there.
+func removeBelow(dir string) {
+	below, _ := os.ReadDir(dir)
+	for _, e := range below {
+		if e.IsDir() {
+			removeBelow(filepath.Join(dir, e.Name()))
+		}
+	}
+	unix.Rmdir(dir) //nolint:errcheck // looked at again
 }
 
 func (g *cgroups) removePod(uid string) {
@@ -264,6 +282,9 @@ func (g *cgroups) removePod(uid string) {
 
 // removeRoot removes our own directories when there are no pods.
 func (g *cgroups) removeRoot() {
+	if g.unified != "" {
+		unix.Rmdir(g.unified) //nolint:errcheck // another node of this machine may use it
+	}
 	for _, root := range g.v1 {
 		unix.Rmdir(root) //nolint:errcheck // another node of this machine may use it
 	}

@@ -31,7 +31,8 @@ type container struct {
 	state  containerState // under Keeper.mu, and then only read while it starts
 	child  *child         // nil: of another keeper
 	out    *output
-	stdin  int // our end, which keeps it open; -1: none
+	stdin  int      // our end, which keeps it open; -1: none
+	mnt    *os.File // its mount namespace if MntNS is set and it was there when we looked
 	ended  chan struct{}
 }
 
@@ -182,7 +183,7 @@ func (k *Keeper) begin(c *container, hide []string, mnt int) error {
 	c.child = ch
 	mntNS := ""
 	if err == nil && !l.newPID {
-		mntNS, _ = os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", ch.pid))
+		mntNS = k.hold(c)
 	}
 	k.mu.Lock()
 	c.state.MntNS = mntNS
@@ -299,6 +300,7 @@ func (k *Keeper) adopt(c *container) {
 		k.finish(c, 0, errors.New("it ended while nobody supervised it (its keeper was killed, or the machine restarted)"))
 		return
 	}
+	c.holdAdopted()
 	c.out = k.newOutput(c)
 	for _, name := range []string{"stdout", "stderr"} {
 		if fd, err := unix.Open(filepath.Join(c.dir, name), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0); err == nil {
@@ -326,7 +328,7 @@ func (c *container) drain() { c.out.start() }
 // needed. unseen says why status is not known.
 func (k *Keeper) finish(c *container, status syscall.WaitStatus, unseen error) {
 	if !c.state.Started.IsZero() && (c.pod.Config.SharePID || c.pod.Config.HostPID) {
-		k.sweep(c) // what it left behind in a pid namespace that lives on
+		c.sweep() // what it left behind in a pid namespace that lives on
 	}
 	oom := k.cg.remove(c.pod.Config.UID, c.name())
 	if c.out != nil {
@@ -427,38 +429,6 @@ func (k *Keeper) signalContainer(c *container, sig syscall.Signal) {
 // kill ends a container and everything in it. Where it has a pid namespace of
 // its own the kernel does; where not, finish looks for the rest.
 func (k *Keeper) kill(c *container) { k.signalContainer(c, syscall.SIGKILL) }
-
-// sweep kills the processes of a container that has ended, by its mount
-// namespace: each container has its own, whatever else it shares.
-func (k *Keeper) sweep(c *container) {
-	if c.state.MntNS == "" {
-		return
-	}
-	for range 20 {
-		found := false
-		entries, err := os.ReadDir("/proc")
-		if err != nil {
-			return
-		}
-		for _, e := range entries {
-			if e.Name()[0] < '1' || e.Name()[0] > '9' {
-				continue
-			}
-			ns, err := os.Readlink("/proc/" + e.Name() + "/ns/mnt")
-			if err == nil && ns == c.state.MntNS {
-				found = true
-				var pid int
-				if _, err := fmt.Sscan(e.Name(), &pid); err == nil {
-					syscall.Kill(pid, syscall.SIGKILL) //nolint:errcheck // it has just ended
-				}
-			}
-		}
-		if !found {
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-}
 
 // waitAdopted waits for a process that is not our child.
 func waitAdopted(pid int) (syscall.WaitStatus, error) {
