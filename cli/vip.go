@@ -53,6 +53,7 @@ type vipWorld struct {
 	snap      *catalog.Snapshot
 	table     *vip.Table
 	conflicts []vip.Conflict
+	proxy     string // where it tells its metrics
 
 	Node      string         `json:"node"`
 	Zone      string         `json:"zone,omitempty"`
@@ -70,6 +71,7 @@ func (a *App) loadVIPs(ctx context.Context, o *vipOptions) (*vipWorld, error) {
 	}
 	for _, m := range at {
 		if w.ask(ctx, m) {
+			w.proxy = m
 			break
 		}
 	}
@@ -198,7 +200,7 @@ type frontItem struct {
 	Policy   string        `json:"externalTrafficPolicy,omitempty"`
 }
 
-func newFrontItem(f *vip.Frontend, hits hitCounts) frontItem {
+func newFrontItem(f *vip.Frontend, hits *hitCounts) frontItem {
 	it := frontItem{
 		Address: frontAddress(f), Protocol: string(f.Proto), Kind: f.Scope.String(), Service: f.Service.String(), Port: f.Port,
 		Backends: backendItems(f.Backends, f, hits),
@@ -225,7 +227,7 @@ func frontAddress(f *vip.Frontend) string {
 	return f.Addr.String()
 }
 
-func backendItems(all []vip.Backend, f *vip.Frontend, hits hitCounts) []backendItem {
+func backendItems(all []vip.Backend, f *vip.Frontend, hits *hitCounts) []backendItem {
 	sum := 0
 	for _, b := range all {
 		sum += int(b.Weight)
@@ -236,7 +238,7 @@ func backendItems(all []vip.Backend, f *vip.Frontend, hits hitCounts) []backendI
 		if b.Target.Name != "" {
 			it.Target = strings.ToLower(b.Target.Kind) + "/" + b.Target.Name
 		}
-		if n, ok := hits.of(f, b); ok {
+		if n, ok := hits.of(f, it.Address); ok {
 			it.Hits = &n
 		}
 		out = append(out, it)

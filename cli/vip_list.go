@@ -38,7 +38,8 @@ func (a *App) vipShowCmd() *cobra.Command {
 		Short: "Show the virtual IPs of a service, with everything behind them",
 		Long: `Show the virtual IPs of a service, with everything behind them: endpoints with
 their weights and shares of new connections, and how many connections each got
-where the mode counts them (iptables).
+where the mode counts them: userspace, ipvs, iptables (asked as root), ebpf (of
+this machine's programs and pods), nftables with --proxy-counters.
 
 Exit codes: 3 when there is no such service, 5 when nothing is behind it.`,
 		Example: `  fingerpost vip show web
@@ -88,10 +89,10 @@ Exit codes: 3 when there is no such service, 5 when nothing is behind it.`,
 }
 
 func (a *App) printVIPs(cmd *cobra.Command, w *vipWorld, o *vipOptions, fronts []*vip.Frontend, whole bool) error {
-	hits := countHits(cmd.Context(), w.Mode)
+	hits := countHits(cmd.Context(), w)
 	items := make([]frontItem, 0, len(fronts))
 	for _, f := range fronts {
-		items = append(items, newFrontItem(f, hits))
+		items = append(items, newFrontItem(f, &hits))
 	}
 	if o.format != formatTable {
 		return writeObject(a.Out, o.format, struct {

@@ -83,11 +83,20 @@ func TestVIPHits(t *testing.T) {
 	h.read(`*nat
 [7:420] -A KUBE-SEP-ABCDEF -p tcp -m comment --comment "default/web:http" -m tcp -j DNAT --to-destination 10.0.0.1:8080
 [1:60] -A KUBE-SEP-ABCDEF -s 10.0.0.1/32 -m comment --comment "default/web:http" -j KUBE-MARK-MASQ
-`)
+[3:180] -A KUBE-SEP-FEDCBA -p tcp -m comment --comment "default/lap:http" -m tcp -j DNAT --to-destination 192.0.0.8:61234
+`, map[string]netip.AddrPort{"192.0.0.8:61234/TCP": netip.MustParseAddrPort("127.0.0.1:80")})
 	w := vipTestWorld(t, "iptables")
 	f := w.table.Get(vip.Front{Addr: netip.MustParseAddrPort("10.96.0.7:80"), Proto: catalog.TCP})
-	it := newFrontItem(f, h)
+	it := newFrontItem(f, &h)
 	if it.Backends[0].Hits == nil || *it.Backends[0].Hits != 7 || it.Backends[1].Hits != nil || it.Backends[0].Share != 0.5 {
+		t.Errorf("%+v", it.Backends)
+	}
+	if n := h.n["default/lap:http TCP 127.0.0.1:80"]; n != 3 {
+		t.Errorf("%d hits of an endpoint behind a relay, want 3", n)
+	}
+	// Where the proxy itself counts, nothing is zero.
+	h.all = true
+	if it := newFrontItem(f, &h); it.Backends[1].Hits == nil || *it.Backends[1].Hits != 0 {
 		t.Errorf("%+v", it.Backends)
 	}
 }

@@ -54,7 +54,7 @@ or dropped.`,
 				if err := writeObject(a.Out, o.format, t); err != nil {
 					return err
 				}
-			} else if err := a.printVIPTrace(t, countHits(cmd.Context(), w.Mode)); err != nil {
+			} else if err := a.printVIPTrace(t, countHits(cmd.Context(), w)); err != nil {
 				return err
 			}
 			switch t.Verdict {
@@ -198,8 +198,11 @@ func (w *vipWorld) trace(at vip.Front, src source) *vipTrace {
 	if f.Affinity > 0 {
 		t.step(r.affinity(), "session affinity: a client seen within %v goes where it went", f.Affinity)
 	}
-	t.Backends = backendItems(list, f, nil)
+	t.Backends = backendItems(list, f, &hitCounts{})
 	t.step(r.choose(len(list), f), "one of %s, at random by weight", plural(len(list), "endpoint"))
+	if loopback := func(b vip.Backend) bool { return b.Addr.Addr().IsLoopback() }; w.Mode != server.ProxyUserspace && slices.ContainsFunc(list, loopback) {
+		t.step("relay", "an endpoint on a loopback address is reached by way of the proxy, which connects to it from this machine")
+	}
 	t.Verdict = verdictForward
 	return t
 }
@@ -273,7 +276,7 @@ func portSuffix(f *vip.Frontend) string {
 func (a *App) printVIPTrace(t *vipTrace, hits hitCounts) error {
 	if t.front != nil && t.Backends != nil {
 		for i, b := range t.Backends {
-			if n, ok := hits[hitKey(t.front, b.Address)]; ok {
+			if n, ok := hits.of(t.front, b.Address); ok {
 				t.Backends[i].Hits = &n
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -94,7 +95,7 @@ func ProxyModes() []string {
 func proxyModes(c *Config) []proxyMode {
 	nft := nftables.Config{
 		Node: c.NodeName, NodeZone: c.NodeZone, NodeAddresses: c.nodePortAddresses(), PodCIDRs: c.Pods.CIDRs,
-		ServiceCIDRs: c.translated(), Log: c.Log, Registerer: c.Registry,
+		ServiceCIDRs: c.translated(), Counters: c.ProxyCounters, Log: c.Log, Registerer: c.Registry,
 	}
 	ipt := iptables.Config{
 		Node: c.NodeName, NodeZone: c.NodeZone, NodeAddresses: c.nodePortAddresses(), PodCIDRs: c.Pods.CIDRs,
@@ -117,7 +118,8 @@ func proxyModes(c *Config) []proxyMode {
 			probe: func() error { return nftables.Probe(nft) },
 			make: func(events func(catalog.Key, string, string)) (driver, error) {
 				nft.Events = events
-				return nftables.New(nft)
+				d, err := nftables.New(nft)
+				return c.reachable(d, err, events)
 			},
 			cleanup: func() error { return nftables.Cleanup(nft) },
 		},
@@ -126,7 +128,8 @@ func proxyModes(c *Config) []proxyMode {
 			probe: func() error { return iptables.Probe(ipt) },
 			make: func(events func(catalog.Key, string, string)) (driver, error) {
 				ipt.Events = events
-				return iptables.New(ipt)
+				d, err := iptables.New(ipt)
+				return c.reachable(d, err, events)
 			},
 			cleanup: func() error { return iptables.Cleanup(ipt) },
 		},
@@ -135,7 +138,8 @@ func proxyModes(c *Config) []proxyMode {
 			probe: func() error { return errors.Join(ebpf.Probe(bpf), nftables.Probe(nft)) },
 			make: func(events func(catalog.Key, string, string)) (driver, error) {
 				nft.Events = events // the two complain of the same
-				outside, err := nftables.New(nft)
+				rules, err := nftables.New(nft)
+				outside, err := c.relayed(rules, err, events)
 				if err != nil {
 					return nil, err
 				}
@@ -345,6 +349,7 @@ func (s *System) proxy(ctx context.Context, c *Config, mode *proxyMode) (driver,
 	if err != nil {
 		return nil, err
 	}
+	s.shown["GET /vip/hits"] = shown(func(*http.Request) any { return hitsOf(d) })
 	if c.ProxyEnd {
 		s.onClose(func() { c.endProxy(mode) })
 	}
@@ -369,6 +374,7 @@ func (c *Config) endProxy(mode *proxyMode) {
 			c.Log.Warn("rules of virtual IPs were left behind", "mode", m.name, "error", err)
 		}
 	}
+	c.endRelays()
 }
 
 // handover removes what other modes left once its driver serves everything:
@@ -423,6 +429,9 @@ func (c *Config) cleanOthers(now *proxyMode) {
 		} else if last == m.name {
 			c.Log.Info("rules of the former mode are removed", "mode", m.name)
 		}
+	}
+	if !now.kernel {
+		c.endRelays()
 	}
 	c.keepMode(now.name)
 }

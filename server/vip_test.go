@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/fingerpost/fingerpost/catalog"
+	"github.com/fingerpost/fingerpost/view/vip"
 )
 
 func TestPickMode(t *testing.T) {
@@ -131,5 +132,43 @@ func TestNodePortAddresses(t *testing.T) {
 	}
 	if got := (&Config{}).nodePortAddresses(); got != nil {
 		t.Errorf("nothing said: got %v, want all addresses", got)
+	}
+}
+
+// counter is a driver that counts, or not.
+type counter struct {
+	driver
+	hits []vip.Hit
+	ok   bool
+}
+
+func (c counter) Hits() ([]vip.Hit, bool, error) { return c.hits, c.ok, nil }
+
+func TestHitsOfDrivers(t *testing.T) {
+	hit := func(n uint64) []vip.Hit {
+		return []vip.Hit{{Service: catalog.Key{Namespace: "default", Name: "web"}, Count: n}}
+	}
+	none := struct{ driver }{}
+	for name, c := range map[string]struct {
+		d      driver
+		counts bool
+		sum    uint64
+	}{
+		"nobody counts":         {none, false, 0},
+		"sockets":               {counter{hits: hit(1), ok: true}, true, 1},
+		"sockets and rules":     {both{counter{hits: hit(1), ok: true}, counter{hits: hit(2), ok: true}}, true, 3},
+		"sockets only":          {both{counter{hits: hit(1), ok: true}, counter{}}, true, 1},
+		"localhost and rules":   {localhost{both{counter{hits: hit(1), ok: true}, counter{hits: hit(2), ok: true}}}, true, 3},
+		"localhost, not rules":  {localhost{both{counter{hits: hit(1), ok: true}, none}}, false, 1},
+		"localhost, rules mute": {localhost{both{counter{hits: hit(1), ok: true}, counter{}}}, false, 1},
+	} {
+		got := hitsOf(c.d)
+		sum := uint64(0)
+		for _, h := range got.Hits {
+			sum += h.Count
+		}
+		if got.Counts != c.counts || sum != c.sum {
+			t.Errorf("%s: %+v", name, got)
+		}
 	}
 }

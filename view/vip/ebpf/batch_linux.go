@@ -105,10 +105,11 @@ type writes struct {
 	slot table[slotKey, slotValue]
 	pick table[pickKey, slotValue]
 	addr table[address, addrValue]
+	hits table[pickKey, uint64] // deletions only
 }
 
 func (w *writes) empty() bool {
-	return w.svc.empty() && w.slot.empty() && w.pick.empty() && w.addr.empty()
+	return w.svc.empty() && w.slot.empty() && w.pick.empty() && w.addr.empty() && w.hits.empty()
 }
 
 // flush writes in the order that is right at every moment: what a frontend
@@ -116,6 +117,6 @@ func (w *writes) empty() bool {
 func (w *writes) flush(m *store) error {
 	return errors.Join(
 		w.slot.write(m.slot), w.pick.write(m.pick), w.svc.write(m.svc), w.addr.write(m.addr),
-		w.addr.remove(m.addr), w.svc.remove(m.svc), w.slot.remove(m.slot), w.pick.remove(m.pick),
+		w.addr.remove(m.addr), w.svc.remove(m.svc), w.slot.remove(m.slot), w.pick.remove(m.pick), w.hits.remove(m.hits),
 	)
 }

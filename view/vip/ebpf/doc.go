@@ -36,9 +36,10 @@
 // # What it leaves to another driver
 //
 // Sockets of this machine only, in the control groups below Config.CgroupPath.
-// What comes from outside, SCTP, and load balancer addresses with source ranges
-// (a socket that connects has no source address yet) pass untouched, for a
-// driver such as nftables beside it. The two do not meet: what was translated
+// What comes from outside, SCTP, load balancer addresses with source ranges (a
+// socket that connects has no source address yet), and, from pods, frontends with
+// an endpoint on a loopback address (it would be the pod's own) pass untouched,
+// for a driver such as nftables beside it. The two do not meet: what was translated
 // here has an endpoint's address, which no rule of the other names.
 //
 // A packet socket, or a program in another control group hierarchy that
@@ -52,6 +53,7 @@
 //	addr   address                        : the node's, or a ClusterIP
 //	flow   socket, address, port          : virtual IP (least recently used go)
 //	client owner, namespace or socket     : identity, last use (least recently used go)
+//	hits   id, identity                   : connections and flows, for each processor
 //
 // IPv4 addresses are stored as ::ffff:a.b.c.d, so that sockets of both families
 // find one entry.

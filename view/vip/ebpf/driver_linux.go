@@ -216,7 +216,11 @@ func (d *Driver) put(w *writes, f *vip.Frontend) {
 	for i := len(slots); i < len(now.slots); i++ {
 		w.slot.del(slotKey{now.id, uint32(i)})
 	}
-	value := svcValue{ID: now.id, Count: uint32(len(slots)), Owner: ownerOf(f.Service), Timeout: uint64(f.Affinity)}
+	count := uint32(len(slots))
+	if slices.ContainsFunc(backends, func(b vip.Backend) bool { return b.Addr.Addr().IsLoopback() }) {
+		count |= nodeOnly
+	}
+	value := svcValue{ID: now.id, Count: count, Owner: ownerOf(f.Service), Timeout: uint64(f.Affinity)}
 	d.putPicks(w, now, slots, f.Affinity > 0 || k.Proto == protoUDP)
 	if value != now.value {
 		w.svc.put(k, value, now)
@@ -224,6 +228,7 @@ func (d *Driver) put(w *writes, f *vip.Frontend) {
 	if k.Proto == protoUDP {
 		d.leave(now.slots, slots)
 	}
+	dropHits(w, now.id, now.slots, slots)
 	now.value, now.slots = value, slots
 }
 
@@ -264,6 +269,7 @@ func (d *Driver) remove(w *writes, k svcKey) {
 	for ident := range was.picks {
 		w.pick.del(pickKey{ID: was.id, Ident: ident})
 	}
+	dropHits(w, was.id, was.slots, nil)
 	if k.Proto == protoUDP {
 		d.leave(was.slots, nil)
 	}
@@ -395,7 +401,7 @@ func (d *Driver) Reach(svc catalog.Key, port string, proto catalog.Protocol) []s
 		if d.maps.svc.Lookup(&k, &v) != nil {
 			continue
 		}
-		for i := range v.Count {
+		for i := range v.slots() {
 			var s slotValue
 			if d.maps.slot.Lookup(&slotKey{v.ID, i}, &s) == nil {
 				out = append(out, toAddrPort(s.Addr, s.Port).String())

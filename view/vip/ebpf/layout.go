@@ -29,7 +29,7 @@ type (
 	}
 	svcValue struct {
 		ID      uint32
-		Count   uint32
+		Count   uint32 // with nodeOnly
 		Owner   uint64 // who clients with session affinity belong to
 		Timeout uint64 // of session affinity in nanoseconds; 0: none
 	}
@@ -74,6 +74,13 @@ type (
 		Used  uint64 // monotonic nanoseconds
 	}
 )
+
+// nodeOnly is a bit of svcValue.Count: an endpoint has a loopback address, which
+// means it in the node's own namespace only. Other sockets pass untouched, for the
+// driver beside this one.
+const nodeOnly = 1 << 31
+
+func (v svcValue) slots() uint32 { return v.Count &^ nodeOnly }
 
 const (
 	scopeAddr uint8 = 0

@@ -27,6 +27,11 @@ func TestUDPEndpointGone(t *testing.T) {
 	same.Name, same.Ports = "same", same.Ports[1:]
 	same.Ports[0].NodePort = 0
 	r.put(same, one)
+	// Not on loopback: that would be another one in another namespace.
+	far := service("10.96.0.12")
+	far.Name, far.Ports = "far", far.Ports[1:]
+	far.Ports[0].NodePort = 0
+	r.put(far, netip.AddrPortFrom(elsewhereAddr(), 9))
 	dial := func(network, to string) net.Conn {
 		t.Helper()
 		c, err := net.Dial(network, to)
@@ -39,7 +44,7 @@ func TestUDPEndpointGone(t *testing.T) {
 	lose := map[string]net.Conn{
 		"ClusterIP": dial("udp", "10.96.0.10:80"),
 		"node port": dial("udp", "127.0.0.1:30080"),
-		"another":   elsewhere(t, "10.96.0.10:80"),
+		"another":   elsewhere(t, "10.96.0.12:80"),
 	}
 	keep := map[string]net.Conn{
 		"TCP": dial("tcp", "10.96.0.10:80"), "direct": dial("udp", one.String()), "other service": dial("udp", "10.96.0.11:80"),
@@ -70,6 +75,7 @@ func TestUDPEndpointGone(t *testing.T) {
 		}
 	}
 	r.put(service("10.96.0.10"), two)
+	r.put(far)
 	if who := free(); who != two.String() {
 		t.Errorf("a socket without a peer went to %s after it had left", who)
 	}
@@ -85,6 +91,9 @@ func TestUDPEndpointGone(t *testing.T) {
 		}
 	}
 }
+
+// elsewhereAddr is an address of the namespace that elsewhere makes.
+func elsewhereAddr() netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, 1}) }
 
 // elsewhere connects from a network namespace that no process is in.
 func elsewhere(t *testing.T, to string) (c net.Conn) {

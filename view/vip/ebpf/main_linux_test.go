@@ -14,10 +14,12 @@ import (
 	"testing"
 	"time"
 
+	cilium "github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/fingerpost/fingerpost/catalog"
 	"github.com/fingerpost/fingerpost/view/vip/nftables"
+	"github.com/fingerpost/fingerpost/view/vip/relay"
 	"github.com/fingerpost/fingerpost/view/vip/viptest"
 )
 
@@ -50,12 +52,16 @@ func beside(c viptest.NodeConfig) (viptest.Driver, error) {
 	if err != nil {
 		return nil, err
 	}
+	outside, err := relay.New(relay.Config{Node: c.Node}, n)
+	if err != nil {
+		return nil, err
+	}
 	e, err := New(Config{
 		Node: c.Node, NodeZone: c.Zone, NodeAddresses: c.NodeAddrs, CgroupPath: os.Getenv(cgroupEnv),
 		PinPath: filepath.Join(pinRoot, "suite"), onlyNetns: cookies(os.Getenv(netnsEnv)), MaxSlots: 1 << 14,
 		Resync: time.Second, NoLoopback: true,
 	})
-	return both{n, e}, err
+	return both{outside, e}, err
 }
 
 type both struct{ nft, bpf viptest.Driver }
@@ -115,8 +121,10 @@ func needKernel(t testing.TB) (cgroup string) {
 	if cgroup == "" {
 		t.Skip("programs at control groups need root and a cgroup2 hierarchy")
 	}
-	if err := Probe(Config{CgroupPath: cgroup}); err != nil {
+	if err := Probe(Config{CgroupPath: cgroup}); errors.Is(err, unix.EPERM) || errors.Is(err, cilium.ErrNotSupported) {
 		t.Skip(err)
+	} else if err != nil { // a program that is wrong
+		t.Fatal(err)
 	}
 	if !isFilesystem(pinRoot, bpfMagic) {
 		if err := unix.Mount("bpf", pinRoot, "bpf", 0, ""); err != nil {

@@ -16,7 +16,7 @@ import (
 // store is what the programs and this process share.
 type store struct {
 	svc, slot, pick, addr *ebpf.Map
-	flow, client          *ebpf.Map
+	flow, client, hits    *ebpf.Map
 }
 
 type mapSpec struct {
@@ -36,6 +36,7 @@ func (m *store) specs(cfg *Config) []mapSpec {
 		{&m.svc, "svc", ebpf.Hash, lazy, 20, 24, cfg.MaxFrontends},
 		{&m.slot, "slot", ebpf.Hash, lazy, 8, 32, cfg.MaxSlots},
 		{&m.pick, "pick", ebpf.Hash, lazy, 16, 32, cfg.MaxSlots},
+		{&m.hits, "hits", ebpf.PerCPUHash, lazy, uint32(binary.Size(pickKey{})), 8, cfg.MaxSlots},
 		{&m.addr, "addr", ebpf.Hash, lazy, 16, 24, cfg.MaxFrontends},
 		{&m.flow, "flow", ebpf.LRUHash, 0, 32, 32, cfg.MaxFlows},
 		{&m.client, "client", ebpf.LRUHash, 0, uint32(binary.Size(clientKey{})), uint32(binary.Size(clientValue{})), cfg.MaxAffinity},

@@ -17,7 +17,7 @@ import (
 func TestPackets(t *testing.T) {
 	needKernel(t)
 	s := viptest.Suite{
-		Can:     []string{"source", "own", "udp-cleanup", "closes", "affinity", "kept", "ipv6", "check", "drop", "shortcut", "early"},
+		Can:     []string{"source", "own", "udp-cleanup", "closes", "affinity", "kept", "ipv6", "check", "drop", "shortcut", "early", "loopback", "relay"},
 		Prepare: prepare, Random: 12, Churn: 2000,
 	}
 	s.Run(t)

@@ -36,7 +36,7 @@ const (
 	stCliKey  = -120 // clientKey, 16
 	stClient  = -136 // clientValue, 16
 	stPick    = -152 // pickKey, 16
-	stNetns   = -160 // uint64
+	stHit     = -160 // uint64
 )
 
 // mappedWord is the third word of an address like ::ffff:10.0.0.1, as it lies
@@ -207,12 +207,21 @@ func forward(m *store, f family, sendmsg bool, o options) asm.Instructions {
 		asm.Mov.Reg(asm.R7, asm.R0),
 		asm.LoadMem(asm.R8, asm.R7, 4, asm.Word),
 		asm.JEq.Imm(asm.R8, 0, "refuse"),
+		asm.RSh.Imm(asm.R8, 31),
+		asm.JEq.Imm(asm.R8, 0, "anywhere"),
+		asm.Mov.Reg(asm.R1, asm.R6), asm.FnGetNetnsCookie.Call(),
+		asm.LoadImm(asm.R2, int64(o.netns), asm.DWord),
+		asm.JNE.Reg(asm.R0, asm.R2, "pass"),
 	)
+	c.label("anywhere")
 	c.zero(stPick, stCliKey+16)
 	c.sticky(m, sendmsg)
 	c.choose(m, sendmsg)
 
 	c.label("chosen")
+	if !sendmsg {
+		c.count(m)
+	}
 	c.call(asm.FnGetSocketCookie, stFlowKey)
 	c.copy(stFlowKey+8, asm.R9, 0, 24)
 	if !sendmsg {
@@ -287,6 +296,7 @@ func (c *code) choose(m *store, sendmsg bool) {
 	c.add(
 		asm.FnGetPrandomU32.Call(),
 		asm.LoadMem(asm.R8, asm.R7, 4, asm.Word),
+		asm.And.Imm(asm.R8, nodeOnly-1),
 		asm.JEq.Imm(asm.R8, 0, "refuse"),
 		asm.Mod.Reg32(asm.R0, asm.R8),
 		asm.StoreMem(asm.RFP, stSlot+4, asm.R0, asm.Word),
@@ -305,6 +315,9 @@ func (c *code) choose(m *store, sendmsg bool) {
 	}
 	c.add(asm.LoadMem(asm.R2, asm.R9, 24, asm.DWord), asm.StoreMem(asm.RFP, stClient, asm.R2, asm.DWord))
 	c.update(m.client, stCliKey, stClient)
+	if sendmsg { // datagrams that follow are of the same flow
+		c.count(m)
+	}
 }
 
 // backward is the program of recvmsg and getpeername.

@@ -35,7 +35,7 @@ func (d *Driver) take(img image) (orphans writes) {
 	d.fronts, d.addrs = make(map[svcKey]*front, len(img.svc)), img.addr
 	byID := make(map[uint32]*front, len(img.svc))
 	for k, v := range img.svc {
-		f := &front{id: v.ID, value: v, slots: make([]slotValue, v.Count), picks: map[uint64]slotValue{}}
+		f := &front{id: v.ID, value: v, slots: make([]slotValue, v.slots()), picks: map[uint64]slotValue{}}
 		d.fronts[k], byID[v.ID] = f, f
 		d.lastID = max(d.lastID, v.ID)
 	}
@@ -119,6 +119,7 @@ func (d *Driver) forget(w *writes) {
 	for a := range d.addrs {
 		d.putAddr(w, netip.AddrFrom16(a).Unmap())
 	}
+	d.forgetHits(w)
 }
 
 // audit compares everything with the kernel. Reading takes a while when there

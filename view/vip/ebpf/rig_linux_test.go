@@ -172,7 +172,7 @@ func serve(t testing.TB, addr string) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-const patience = 5 * time.Second
+const patience = 30 * time.Second
 
 // talk sends a word and gives the answer.
 func talk(c net.Conn) (string, error) {
@@ -219,6 +219,9 @@ func lockForGood() { runtime.LockOSThread() }
 func loopbackUp() error {
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
+		return err
+	}
+	if err := netlink.AddrAdd(lo, &netlink.Addr{IPNet: netlink.NewIPNet(elsewhereAddr().AsSlice())}); err != nil {
 		return err
 	}
 	return netlink.LinkSetUp(lo)

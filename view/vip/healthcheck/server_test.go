@@ -6,11 +6,13 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/fingerpost/fingerpost/catalog"
+	"github.com/fingerpost/fingerpost/view/vip/viptest"
 )
 
 type rig struct {
@@ -46,9 +48,16 @@ func (r *rig) apply(f func(*catalog.Txn)) {
 	}
 }
 
+func TestMain(m *testing.M) {
+	viptest.Alone()
+	os.Exit(m.Run())
+}
+
+var ports viptest.Ports
+
 // free gives a port that nobody has.
 func free(t *testing.T) uint16 {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", netip.AddrPortFrom(loopback, ports.Next()).String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +132,7 @@ func TestPortMoves(t *testing.T) {
 }
 
 func TestPortTaken(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", netip.AddrPortFrom(loopback, ports.Next()).String())
 	if err != nil {
 		t.Fatal(err)
 	}

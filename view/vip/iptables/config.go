@@ -58,6 +58,11 @@ type Config struct {
 	// Resync is how often everything is compared with the kernel; 0: 30 s.
 	// At size it takes longer: a comparison may use 2 % of a CPU.
 	Resync time.Duration
+
+	// slowLook is how long a look at all UDP flows may take to be done before
+	// Apply returns; where it takes longer, Run does it for many changes at
+	// once. 0: 1 s. Tests look at once, on machines however slow.
+	slowLook time.Duration
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -85,6 +90,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Resync == 0 {
 		c.Resync = 30 * time.Second
+	}
+	if c.slowLook == 0 {
+		c.slowLook = time.Second
 	}
 	c.NodeAddresses = slices.Clone(c.NodeAddresses)
 	for i := range c.NodeAddresses {

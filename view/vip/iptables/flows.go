@@ -11,10 +11,6 @@ import (
 	"github.com/fingerpost/fingerpost/view/vip/conntrack"
 )
 
-// slowLook is how long a look at all UDP flows may take to be done before Apply
-// returns; where it takes longer, Run does it for many changes at once.
-const slowLook = time.Second
-
 // noteFlows remembers the UDP frontends whose flows may lead where they should
 // not after a difference.
 func (d *Driver) noteFlows(diff *vip.Diff, before func(vip.Front) *vip.Frontend) {
@@ -55,7 +51,7 @@ func (d *Driver) cleanFlows() {
 	if len(d.flows) == 0 {
 		return
 	}
-	if d.flowCost <= slowLook {
+	if d.flowCost <= d.cfg.slowLook {
 		d.lookAtFlows()
 		return
 	}

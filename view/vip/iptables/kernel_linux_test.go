@@ -170,7 +170,7 @@ func TestDrift(t *testing.T) {
 			"-t nat -F", "-t filter -F", "-t nat -F KUBE-SERVICES", "-t nat -F " + svc, "-t nat -D " + svc + " 2",
 			"-t nat -D PREROUTING 1", "-t filter -D FORWARD 1", "-t nat -A " + svc + " -j RETURN", "-t nat -N KUBE-SVC-STRANGER",
 		} {
-			run(t, "", append(append(iptables[:2:2], "-w", "5"), strings.Fields(harm)...)...)
+			run(t, "", append(append(iptables[:2:2], "-w", "60"), strings.Fields(harm)...)...)
 			if saveOf(t, flavour) == want {
 				t.Fatalf("iptables %s did no harm", harm)
 			}
@@ -191,7 +191,7 @@ func TestDrift(t *testing.T) {
 		}
 		r.d.tick() // learns what the chains look like
 		// A rule replaced by another: the number stays, the comparison sees it.
-		run(t, "", append(append(iptables[:2:2], "-w", "5"), strings.Fields("-t nat -R "+svc+" 2 -j RETURN")...)...)
+		run(t, "", append(append(iptables[:2:2], "-w", "60"), strings.Fields("-t nat -R "+svc+" 2 -j RETURN")...)...)
 		for _, f := range r.d.families {
 			f.checkAt, f.soonest = time.Time{}, time.Time{}
 		}
@@ -200,8 +200,8 @@ func TestDrift(t *testing.T) {
 			t.Errorf("a replaced rule stays:\n%s", got)
 		}
 		// A change when the rules are gone.
-		run(t, "", append(append(iptables[:2:2], "-w", "5"), "-t", "nat", "-F")...)
-		run(t, "", append(append(iptables[:2:2], "-w", "5"), "-t", "nat", "-X")...)
+		run(t, "", append(append(iptables[:2:2], "-w", "60"), "-t", "nat", "-F")...)
+		run(t, "", append(append(iptables[:2:2], "-w", "60"), "-t", "nat", "-X")...)
 		r.put(service(nil), "10.244.0.1")
 		if got := saveOf(t, flavour); !strings.Contains(got, "--dport 80 -j "+svc) || strings.Contains(got, "30080") {
 			t.Errorf("after a change of what was gone:\n%s", got)
@@ -257,6 +257,7 @@ func TestChangesLikeFull(t *testing.T) {
 }
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	program(t, Legacy, "")
 	viewtest.Run(t, func(t *testing.T) viewtest.View {
 		alone(t)

@@ -6,19 +6,23 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+	"time"
 
+	"github.com/fingerpost/fingerpost/view/vip/relay"
 	"github.com/fingerpost/fingerpost/view/vip/viptest"
 )
 
-// flavourEnv tells the driver's process which flavour to use.
-const flavourEnv = "FINGERPOST_IPTABLES_FLAVOUR"
-
 func TestMain(m *testing.M) {
 	viptest.Main(m, func(c viptest.NodeConfig) (viptest.Driver, error) {
-		return New(Config{
+		log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+		d, err := New(Config{
 			Node: c.Node, NodeZone: c.Zone, NodeAddresses: c.NodeAddrs, PodCIDRs: c.PodCIDRs, ServiceCIDRs: c.ServiceCIDRs,
-			Flavour: os.Getenv(flavourEnv), Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+			Flavour: c.Variant, slowLook: time.Hour, Log: log,
 		})
+		if err != nil {
+			return nil, err
+		}
+		return relay.New(relay.Config{Node: c.Node, Log: log}, d)
 	})
 }
 
@@ -32,22 +36,28 @@ func program(t testing.TB, flavour, name string) []string {
 	return []string{p, name}
 }
 
-func TestPackets(t *testing.T) {
+// packets runs the suite with each flavour, side by side: it mostly waits for
+// the kernel.
+func packets(t *testing.T, s viptest.Suite) {
+	t.Parallel()
 	for _, flavour := range []string{Legacy, NFT} {
 		t.Run(flavour, func(t *testing.T) {
-			t.Setenv(flavourEnv, flavour)
+			t.Parallel()
 			save := program(t, flavour, "iptables-save")
-			s := viptest.Suite{
-				Random: 30, Churn: 300,
-				Can: []string{"source", "check", "affinity", "udp-cleanup", "kept", "ipv6", "drop", "shortcut", "early"},
-				Each: func() error {
-					if out, err := exec.Command(save[0], save[1:]...).CombinedOutput(); err != nil {
-						return fmt.Errorf("iptables-save: %w: %s", err, out[max(0, len(out)-500):])
-					}
-					return nil
-				},
+			s := s
+			s.Variant = flavour
+			s.Can = []string{"source", "check", "affinity", "udp-cleanup", "kept", "ipv6", "drop", "shortcut", "early", "loopback", "relay"}
+			s.Each = func() error {
+				if out, err := exec.Command(save[0], save[1:]...).CombinedOutput(); err != nil {
+					return fmt.Errorf("iptables-save: %w: %s", err, out[max(0, len(out)-500):])
+				}
+				return nil
 			}
 			s.Run(t)
 		})
 	}
 }
+
+func TestPackets(t *testing.T) { packets(t, viptest.Suite{}) }
+
+func TestRandom(t *testing.T) { packets(t, viptest.Suite{NoScripts: true, Random: 30, Churn: 300}) }

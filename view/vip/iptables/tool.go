@@ -164,8 +164,8 @@ func (r *refusal) Unwrap() error { return r.err }
 func (t tool) restore(what text) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	// -w: wait for others who write, 5 seconds at most.
-	cmd := t.command(ctx, t.restoreArg, "--noflush", "-w", "5")
+	// -w: wait for others who write, 30 seconds at most: a large table takes some.
+	cmd := t.command(ctx, t.restoreArg, "--noflush", "-w", "30")
 	var complaint bytes.Buffer
 	cmd.Stderr = &complaint
 	in, err := cmd.StdinPipe()

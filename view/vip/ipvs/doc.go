@@ -30,12 +30,13 @@
 //
 // # Limits
 //
-// Session affinity is IPVS's persistence: for each port by itself, and it may
+// Session affinity is IPVS's persistence: for each port by itself (it can join
+// ports only where endpoints have the service's own port numbers), and it may
 // last longer than asked for while connections of the client end. A service with
 // both traffic policies Local has no such shortcut by its ClusterIP. Weights
 // count with schedulers that know them, which rr does not. Two pods on one bridge
-// need br_netfilter. Among many new connections over IPv6 one may rarely need
-// its first packet to be sent again, a second later, and a UDP flow to a node port
-// that was removed may stay without answer where others refuse it. The kernel
+// need br_netfilter. A UDP node port that is removed is refused by a rule for a few
+// seconds, whoever listens there next. Counts of connections are those of up to two
+// seconds ago. The kernel
 // module is often not there: [Probe] says so.
 package ipvs

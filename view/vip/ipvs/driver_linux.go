@@ -31,8 +31,9 @@ type Driver struct {
 	table    *vip.Table
 	services map[catalog.Key]*service
 	want     map[vip.Front]*virtual
-	flows    map[vip.Front]struct{} // whose flows must be looked at
-	local    map[netip.Addr]bool    // addresses of this machine, but those on the device
+	flows    map[vip.Front]struct{}  // whose flows must be looked at
+	gone     map[vip.Front]time.Time // removed, and refused until then
+	local    map[netip.Addr]bool     // addresses of this machine, but those on the device
 
 	since    time.Time
 	complete bool // everything was programmed once
@@ -83,7 +84,8 @@ func New(cfg Config) (*Driver, error) {
 		mu:  vip.Mutex{Events: cfg.Events},
 		cfg: cfg, metrics: newMetrics(cfg.Registerer), filter: newFilter(&cfg),
 		table:    vip.NewTable(vip.Place{Node: cfg.Node, Zone: cfg.NodeZone}),
-		services: map[catalog.Key]*service{}, want: map[vip.Front]*virtual{}, flows: map[vip.Front]struct{}{}, since: cfg.Now(),
+		services: map[catalog.Key]*service{}, want: map[vip.Front]*virtual{}, flows: map[vip.Front]struct{}{},
+		gone: map[vip.Front]time.Time{}, since: cfg.Now(),
 	}
 	d.checks = healthcheck.New(healthcheck.Config{
 		Node: cfg.Node, Addresses: cfg.NodeAddresses, Log: cfg.Log,
@@ -182,7 +184,7 @@ func (d *Driver) apply(b catalog.Batch) error {
 	err := d.follow(touched)
 	if err == nil && d.adopted && synced {
 		d.adopted = false
-		err = d.servers.Forget()
+		err = d.forget()
 	}
 	if err != nil {
 		d.cfg.Log.Warn("ipvs: a change was refused; writing everything", "error", err)
@@ -241,6 +243,9 @@ func (d *Driver) follow(touched map[catalog.Key]struct{}) error {
 		if was == nil {
 			was = &service{}
 		}
+		for _, f := range now.fronts {
+			d.admit(f)
+		}
 		d.filter.change(was.elements, now.elements)
 		for _, f := range now.fronts {
 			fronts[f] = struct{}{}
@@ -257,7 +262,12 @@ func (d *Driver) follow(touched map[catalog.Key]struct{}) error {
 			if err := d.servers.Put(f, w.backends, w.affinity, w.bind); err != nil {
 				return err
 			}
+		} else {
+			d.refuse(f)
 		}
+	}
+	if err := d.servers.Settle(); err != nil {
+		return err
 	}
 	if err := d.filter.commit(false); err != nil {
 		return fmt.Errorf("rules of nftables: %w", err)
@@ -369,13 +379,16 @@ func (d *Driver) everything() error {
 			return err
 		}
 	}
+	if err := d.servers.Settle(); err != nil {
+		return err
+	}
 	if err := d.filter.commit(true); err != nil {
 		return fmt.Errorf("rules of nftables: %w", err)
 	}
 	if d.adopted {
 		return nil // not everything may be known yet
 	}
-	return d.servers.Forget()
+	return d.forget()
 }
 
 // FallsBackToTerminating says that endpoints which are terminating but still

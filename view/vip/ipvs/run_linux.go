@@ -49,6 +49,11 @@ func (d *Driver) tick() {
 		d.broken = err
 		return
 	}
+	if err := d.admitAll(now); err != nil {
+		d.cfg.Log.Warn("ipvs: node ports that were removed stay refused", "error", err)
+		d.broken = err
+		return
+	}
 	strange := false
 	if gen, err := generation(); err == nil && gen != d.filter.gen {
 		intact, err := d.filter.intact()

@@ -44,6 +44,7 @@ type Table struct {
 	users   map[netip.Addr]int // virtual servers of an address on the device
 	old     map[vip.Front]bool // adopted, and not put again yet
 	leaving map[leaver]time.Time
+	fresh   []netip.Addr // put on the device, and perhaps not in force yet
 }
 
 type entry struct {
@@ -187,6 +188,7 @@ func (t *Table) Forget() error {
 
 // Put makes a virtual server with these backends, or changes it. bind says
 // whether its address goes on the device; those of the node itself do not.
+// Packets may come when Settle has returned.
 func (t *Table) Put(f vip.Front, backends []vip.Backend, affinity time.Duration, bind bool) error {
 	delete(t.old, f)
 	want := server{f.Addr, protocol(f.Proto), policy{t.opt.Scheduler, affinity}}
@@ -308,9 +310,37 @@ func (t *Table) hold(a netip.Addr) error {
 		if err := netlink.AddrReplace(t.device, single(a)); err != nil {
 			return err
 		}
+		t.fresh = append(t.fresh, a)
 	}
 	t.users[a]++
 	return nil
+}
+
+// Settle waits until the addresses are in force that Put has added. The kernel
+// answers for one of IPv6 before it routes to it: what comes meanwhile is sent
+// on to the default route, and remembered as a flow that leads there.
+func (t *Table) Settle() error {
+	fresh := t.fresh
+	t.fresh = nil
+	end := time.Now().Add(settleIn)
+	for _, a := range fresh {
+		for t.users[a] > 0 && !isLocal(a) {
+			if time.Now().After(end) {
+				return fmt.Errorf("ipvs: %s is on %s, but not in force after %s; does a rule of routing hide the table local?", a, Device, settleIn)
+			}
+			time.Sleep(100 * time.Microsecond)
+		}
+	}
+	return nil
+}
+
+// settleIn is what a machine may need that does something else as well.
+const settleIn = 20 * time.Second
+
+// isLocal says whether the kernel takes what goes to an address for its own.
+func isLocal(a netip.Addr) bool {
+	routes, err := netlink.RouteGet(a.AsSlice())
+	return err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL
 }
 
 func (t *Table) release(a netip.Addr) error {

@@ -247,6 +247,7 @@ func TestTable(t *testing.T) {
 	tcp6, udp6 := front("[fd96::10]:80", catalog.TCP), front("[fd96::10]:53", catalog.UDP)
 	for f, b := range map[vip.Front][]vip.Backend{tcp4: both4, udp4: both4, tcp6: both6, udp6: both6} {
 		must(t, tb.Put(f, b, 0, true))
+		must(t, tb.Settle())
 		expect(client, strings.ToLower(string(f.Proto)), f.Addr.String(), "p1 p2")
 		expect(self, strings.ToLower(string(f.Proto)), f.Addr.String(), "p1 p2")
 	}

@@ -47,7 +47,11 @@ const (
 	dstActive   = 7
 	dstInactive = 8
 	dstPersist  = 9
+	dstStats    = 10
 	dstFamily   = 11
+	dstStats64  = 12
+
+	statConns = 1
 
 	flagPersistent = 1
 
@@ -73,6 +77,7 @@ type destination struct {
 	weight uint32
 	active uint32 // connections; read only
 	others uint32 // inactive and persistent ones; read only
+	hits   uint64 // connections so far; read only
 }
 
 // client speaks to the kernel's IPVS.
@@ -293,5 +298,10 @@ func parseReal(msg []byte, family uint16) (r destination, ok bool) {
 	}
 	r.weight, r.active = getU32(m[dstWeight]), getU32(m[dstActive])
 	r.others = getU32(m[dstInactive]) + getU32(m[dstPersist])
+	if n := attributes(m[dstStats64])[statConns]; len(n) >= 8 {
+		r.hits = binary.NativeEndian.Uint64(n)
+	} else { // before Linux 4.1
+		r.hits = uint64(getU32(attributes(m[dstStats])[statConns]))
+	}
 	return r, true
 }

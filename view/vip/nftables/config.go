@@ -53,6 +53,10 @@ type Config struct {
 	// cut. Without it, changes in quick succession are cut together, soon after.
 	FlowsFirst bool
 
+	// Counters has the kernel count, for each endpoint, the connections and UDP
+	// flows that it got. A table that was made without is made anew.
+	Counters bool
+
 	netns int // of tests: a namespace to work in; 0: this process's
 }
 

@@ -48,6 +48,9 @@
 // of them, and the same after a restart. When an endpoint leaves, its entries
 // in ids go, and with them every client's affinity to it, at once.
 //
+// With [Config].Counters the elements of slots and ids have counters, which the
+// first packet of each connection moves on.
+//
 // # Traffic policy Local
 //
 // Traffic that starts on this node, and that of pods (from Config.PodCIDRs, if

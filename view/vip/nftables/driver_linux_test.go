@@ -112,8 +112,10 @@ func randomEndpoints(rnd *rand.Rand) (eps []catalog.Endpoint) {
 // TestRandomChanges: whatever happens, refusals by the kernel and changes by
 // others included, it ends with what should be.
 func TestRandomChanges(t *testing.T) {
+	t.Parallel() // it mostly waits for the kernel
 	for _, faults := range []bool{false, true} {
 		t.Run(fmt.Sprintf("faults=%v", faults), func(t *testing.T) {
+			t.Parallel()
 			rnd := rand.New(rand.NewPCG(3, 4))
 			r := newRig(t, nil)
 			for round := range 200 {

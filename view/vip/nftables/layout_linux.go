@@ -26,6 +26,7 @@ type family struct {
 	order  []setName
 	fixed  map[setName][]nft.SetElement // filled by the configuration only
 	chains []*chain
+	counts bool
 	pods   bool
 	anyNP  bool // node ports answer on every address
 	mark   uint32
@@ -40,7 +41,7 @@ type chain struct {
 type rule []expr.Any
 
 func newFamily(cfg *Config, v6 bool) *family {
-	f := &family{v6: v6, sets: map[setName]*nft.Set{}, fixed: map[setName][]nft.SetElement{}, mark: cfg.MasqueradeMark}
+	f := &family{v6: v6, sets: map[setName]*nft.Set{}, fixed: map[setName][]nft.SetElement{}, mark: cfg.MasqueradeMark, counts: cfg.Counters}
 	addr := nft.TypeIPAddr
 	f.table = &nft.Table{Family: nft.TableFamilyIPv4, Name: cfg.Table}
 	if v6 {
@@ -61,9 +62,9 @@ func newFamily(cfg *Config, v6 bool) *family {
 		dest := concat(addr, nft.TypeInetService)
 		f.add(&nft.Set{Name: string(name(setSvc)), IsMap: true, Concatenation: true, KeyType: concat(key...), DataType: nft.TypeMark})
 		f.add(&nft.Set{Name: string(name(setLocal)), IsMap: true, Concatenation: true, KeyType: concat(key...), DataType: nft.TypeMark})
-		f.add(&nft.Set{Name: string(name(setSlots)), IsMap: true, Concatenation: true, KeyType: indexed, DataType: dest})
+		f.add(&nft.Set{Name: string(name(setSlots)), IsMap: true, Concatenation: true, KeyType: indexed, DataType: dest, Counter: f.counts})
 		f.add(&nft.Set{Name: string(name(setPicks)), IsMap: true, Concatenation: true, KeyType: indexed, DataType: nft.TypeMark})
-		f.add(&nft.Set{Name: string(name(setIDs)), IsMap: true, Concatenation: true, KeyType: indexed, DataType: dest})
+		f.add(&nft.Set{Name: string(name(setIDs)), IsMap: true, Concatenation: true, KeyType: indexed, DataType: dest, Counter: f.counts})
 		for _, aff := range []setName{setAff, setLocalAff} {
 			f.add(&nft.Set{Name: string(name(aff)), IsMap: true, Concatenation: true, KeyType: client, DataType: nft.TypeMark,
 				Dynamic: true, HasTimeout: true, Size: maxAffinity})
@@ -271,6 +272,9 @@ func (p plan) verdict() nft.SetElement {
 func (f *family) label(r rule) []byte {
 	h := fnv.New32a()
 	_, _ = fmt.Fprint(h, layoutVersion)
+	if f.counts {
+		_, _ = fmt.Fprint(h, " counters")
+	}
 	for _, e := range r {
 		b, _ := expr.Marshal(byte(f.table.Family), e)
 		_, _ = h.Write(b)

@@ -29,9 +29,15 @@ type Config struct {
 	// NodeAddresses are where node ports listen, and what counts as this node
 	// for externalTrafficPolicy Local. Empty: 127.0.0.1 and ::1.
 	NodeAddresses []netip.Addr
+	// NodePortsOnly: nothing else is listened on. For node ports on loopback
+	// addresses, beside a driver whose packets do not leave those.
+	NodePortsOnly bool
 	// Owned says which ExternalIPs and load balancer addresses to listen on.
 	// nil: none.
 	Owned func(netip.Addr) bool
+	// Admit is asked about each client before it is served, a UDP client once
+	// for a flow: at is the address it sent to. nil: everybody may come.
+	Admit func(proto catalog.Protocol, client, at netip.AddrPort) bool
 
 	Log        *slog.Logger          // nil: no log
 	Registerer prometheus.Registerer // nil: no metrics
@@ -75,6 +81,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Owned == nil {
 		c.Owned = func(netip.Addr) bool { return false }
+	}
+	if c.Admit == nil {
+		c.Admit = func(catalog.Protocol, netip.AddrPort, netip.AddrPort) bool { return true }
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

@@ -40,6 +40,10 @@
 // ports: on Config.NodeAddresses. ExternalIPs and load balancer addresses: if
 // Config.Owned says that they are ours to serve.
 //
+// Each endpoint's clients are counted, see [Driver.Hits]. With Config.Admit a
+// proxy serves only whom its owner lets in, with Config.NodePortsOnly nothing
+// but node ports.
+//
 // The client's address is not kept: an endpoint sees the address of this
 // machine. SCTP is not served.
 package userspace

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fingerpost/fingerpost/catalog"
@@ -154,7 +155,14 @@ func (d *Driver) put(f *vip.Frontend) {
 		}
 	}
 	d.trustNewcomers(f, keep)
-	r := newRoute(f)
+	var before *route
+	if len(keep) > 0 {
+		before = keep[0].route.Load()
+	}
+	if before != nil && before.front.Service != f.Service {
+		before = nil // another's clients
+	}
+	r := newRoute(f, before)
 	for _, at := range places {
 		i := slices.IndexFunc(keep, func(l *listener) bool { return l.at.addr == at })
 		if i < 0 {
@@ -186,6 +194,9 @@ func (d *Driver) trustNewcomers(f *vip.Frontend, before []*listener) {
 
 // places gives the addresses to listen on for a frontend.
 func (d *Driver) places(f *vip.Frontend) []netip.AddrPort {
+	if d.cfg.NodePortsOnly && f.Scope != vip.Node {
+		return nil
+	}
 	switch f.Scope {
 	case vip.Cluster:
 		return []netip.AddrPort{f.Addr}
@@ -240,6 +251,29 @@ func (d *Driver) outside(client, at netip.Addr) bool {
 // counts with the node's addresses, whichever the kernel chose for it.
 func (d *Driver) admits(f *vip.Frontend, client netip.Addr, outside bool) bool {
 	return f.Allowed(client) || !outside && slices.ContainsFunc(d.cfg.NodeAddresses, f.Allowed)
+}
+
+// Hits implements [vip.HitCounter].
+func (d *Driver) Hits() (out []vip.Hit, ok bool, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, all := range d.byFront {
+		r := all[0].route.Load() // listeners of one frontend share it
+		f := r.front
+		seen := map[*atomic.Uint64]struct{}{}
+		for i, n := range r.hits {
+			if _, twice := seen[n]; twice || n.Load() == 0 {
+				continue
+			}
+			seen[n] = struct{}{}
+			b := f.Backends
+			if i >= len(b) {
+				b, i = f.Local, i-len(b)
+			}
+			out = append(out, vip.Hit{Service: f.Service, Port: f.Port, Proto: f.Proto, Backend: b[i].Addr, Count: n.Load()})
+		}
+	}
+	return out, true, nil
 }
 
 // FallsBackToTerminating says that endpoints which are terminating but still

@@ -59,7 +59,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 
 // Reasons of fingerpost_vip_refused_total.
 const (
-	refusedNoEndpoint = "no_endpoint" // none, or none that answers
-	refusedSource     = "source_range"
-	refusedLimit      = "limit"
+	refusedNoEndpoint  = "no_endpoint" // none, or none that answers
+	refusedSource      = "source_range"
+	refusedLimit       = "limit"
+	refusedNotAdmitted = "not_admitted" // Config.Admit
 )

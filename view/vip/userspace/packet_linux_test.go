@@ -25,7 +25,7 @@ func outside() []netip.Prefix {
 }
 
 func TestPackets(t *testing.T) {
-	s := viptest.Suite{Can: []string{"affinity", "ipv6", "udp-cleanup"}, Prepare: func() error {
+	s := viptest.Suite{Can: []string{"affinity", "ipv6", "udp-cleanup", "loopback"}, Prepare: func() error {
 		for _, p := range append(outside(), netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd96::/112")) {
 			if err := kernel.AddLocalRange(p); err != nil {
 				return err

@@ -17,11 +17,54 @@ import (
 type route struct {
 	front        *vip.Frontend
 	any, local   balance.Random
+	hits         []*atomic.Uint64 // of front.Backends, then front.Local
 	loopReported atomic.Bool
 }
 
-func newRoute(f *vip.Frontend) *route {
-	return &route{front: f, any: weights(f.Backends), local: weights(f.Local)}
+// newRoute makes a route that goes on counting where an earlier one was; nil if
+// there was none.
+func newRoute(f *vip.Frontend, before *route) *route {
+	r := &route{front: f, any: weights(f.Backends), local: weights(f.Local)}
+	r.hits = make([]*atomic.Uint64, 0, len(f.Backends)+len(f.Local))
+	for _, list := range [][]vip.Backend{f.Backends, f.Local} {
+		for _, b := range list {
+			n := before.counter(b.Addr)
+			if n == nil {
+				n = r.counter(b.Addr) // the local ones are among the others, too
+			}
+			if n == nil {
+				n = new(atomic.Uint64)
+			}
+			r.hits = append(r.hits, n)
+		}
+	}
+	return r
+}
+
+// counter gives what counts for a backend, nil if there is none yet.
+func (r *route) counter(b netip.AddrPort) *atomic.Uint64 {
+	if r == nil {
+		return nil
+	}
+	from := 0
+	for _, list := range [][]vip.Backend{r.front.Backends, r.front.Local} {
+		if i, found := find(list, b); found && from+i < len(r.hits) {
+			return r.hits[from+i]
+		}
+		from += len(list)
+	}
+	return nil
+}
+
+// hit counts a client that a backend has got.
+func (r *route) hit(b netip.AddrPort) {
+	if n := r.counter(b); n != nil {
+		n.Add(1)
+	}
+}
+
+func find(list []vip.Backend, b netip.AddrPort) (int, bool) {
+	return slices.BinarySearchFunc(list, b, func(x vip.Backend, to netip.AddrPort) int { return x.Addr.Compare(to) })
 }
 
 func weights(b []vip.Backend) balance.Random {
@@ -46,7 +89,7 @@ func (r *route) table(outside bool) ([]vip.Backend, balance.Random) {
 // has says whether a client may be sent to a backend.
 func (r *route) has(outside bool, b netip.AddrPort) bool {
 	all, _ := r.table(outside)
-	_, found := slices.BinarySearchFunc(all, b, func(x vip.Backend, to netip.AddrPort) int { return x.Addr.Compare(to) })
+	_, found := find(all, b)
 	return found
 }
 

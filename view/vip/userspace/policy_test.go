@@ -169,7 +169,7 @@ func TestPolicyOfClients(t *testing.T) {
 			t.Errorf("outside(%s) = %v, want %v", client, got, want)
 		}
 	}
-	if all, random := newRoute(f).table(true); len(all) != 0 || !random.Empty() {
+	if all, random := newRoute(f, nil).table(true); len(all) != 0 || !random.Empty() {
 		t.Error("externalTrafficPolicy Local without a local endpoint has a way out")
 	}
 }

@@ -12,10 +12,12 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/fingerpost/fingerpost/catalog"
+	"github.com/fingerpost/fingerpost/view/vip/viptest"
 )
 
 // rig is a proxy with a catalog in front of it. Changes are in effect when the
@@ -27,7 +29,7 @@ type rig struct {
 	sub  *catalog.Subscription
 	stop func()
 
-	offset atomic.Int64 // added to the clock
+	offset atomic.Int64 // added to the clock, which stands but for it
 
 	mu     sync.Mutex
 	events []string
@@ -37,9 +39,10 @@ func newRig(t testing.TB, change ...func(*Config)) *rig {
 	t.Helper()
 	r := &rig{t: t, c: catalog.New(nil)}
 	r.sub = r.c.Subscribe()
+	began := time.Now()
 	cfg := Config{
 		Node:  "a",
-		Now:   func() time.Time { return time.Now().Add(time.Duration(r.offset.Load())) },
+		Now:   func() time.Time { return began.Add(time.Duration(r.offset.Load())) },
 		Drain: -1,
 		Events: func(k catalog.Key, reason, message string) {
 			r.mu.Lock()
@@ -73,7 +76,8 @@ func newRig(t testing.TB, change ...func(*Config)) *rig {
 func noGoroutines(t testing.TB) {
 	t.Helper()
 	var left []string
-	for range 1000 { // a goroutine that has done its work may still be on its way out
+	// A goroutine that has done its work may still be on its way out.
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); <-time.After(time.Millisecond) {
 		buf := make([]byte, 1<<20)
 		left = left[:0]
 		for g := range strings.SplitSeq(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
@@ -84,7 +88,6 @@ func noGoroutines(t testing.TB) {
 		if len(left) == 0 {
 			return
 		}
-		runtime.Gosched()
 	}
 	t.Errorf("%d goroutines left:\n%s", len(left), strings.Join(left, "\n\n"))
 }
@@ -123,11 +126,17 @@ func (r *rig) told() []string {
 	return slices.Clone(r.events)
 }
 
-// free finds a port that nobody has on an address, for TCP and UDP.
+var ports viptest.Ports
+
+// free finds a port that nobody has on an address, for TCP and UDP. In a network
+// namespace of our own nobody else will have it either.
 func free(t testing.TB, addr string) netip.AddrPort {
 	t.Helper()
 	for range 50 {
-		l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(addr), 0)))
+		l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(addr), ports.Next())))
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
 		if err != nil {
 			t.Skipf("no socket on %s here: %v", addr, err)
 		}
@@ -183,13 +192,16 @@ type backend struct {
 
 func newBackend(t testing.TB, name, addr string) *backend {
 	t.Helper()
-	b := &backend{name: name, at: free(t, addr)}
-	var err error
-	if b.tcp, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(b.at)); err != nil {
-		t.Fatal(err)
-	}
-	if b.udp, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(b.at)); err != nil {
-		t.Fatal(err)
+	b := &backend{name: name}
+	for b.tcp == nil || b.udp == nil { // somebody may have come first
+		b.at = free(t, addr)
+		var err error
+		if b.tcp, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(b.at)); err != nil {
+			continue
+		}
+		if b.udp, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(b.at)); err != nil {
+			b.tcp.Close()
+		}
 	}
 	b.wg.Go(func() {
 		for {
@@ -253,11 +265,11 @@ type client struct {
 }
 
 func dial(at netip.AddrPort) (*client, error) {
-	c, err := net.DialTimeout("tcp", at.String(), 10*time.Second)
+	c, err := net.DialTimeout("tcp", at.String(), 60*time.Second)
 	if err != nil {
 		return nil, err
 	}
-	c.SetDeadline(time.Now().Add(20 * time.Second)) // a hang fails instead of hanging
+	c.SetDeadline(time.Now().Add(60 * time.Second)) // a hang fails instead of hanging
 	return &client{c.(*net.TCPConn), bufio.NewReader(c)}, nil
 }
 

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/fingerpost/fingerpost/catalog"
 )
 
 // accept is called on the network's goroutine: it only starts another.
@@ -44,7 +46,12 @@ func (l *listener) serve(client *net.TCPConn) {
 		d.refuse(client, refusedNoEndpoint)
 		return
 	}
-	from := unmap(remote.AddrPort()).Addr()
+	whole := unmap(remote.AddrPort())
+	if !d.cfg.Admit(catalog.TCP, whole, l.at.addr) {
+		d.refuse(client, refusedNotAdmitted)
+		return
+	}
+	from := whole.Addr()
 	outside := d.outside(from, l.at.addr.Addr())
 	if !d.admits(r.front, from, outside) {
 		d.refuse(client, refusedSource)
@@ -88,6 +95,7 @@ func (d *Driver) dial(r *route, client netip.Addr, outside bool) *net.TCPConn {
 		c, err := dialer.DialTCP(d.conns.ctx, "tcp", netip.AddrPort{}, b.Addr)
 		if err == nil {
 			d.suspects.clear(r.front.Proto, b.Addr)
+			r.hit(b.Addr)
 			if r.front.Affinity > 0 {
 				d.sessions.remember(r.front, client, b, d.cfg.Now())
 			}

@@ -122,10 +122,12 @@ func TestBulk(t *testing.T) {
 				return
 			}
 			defer c.Close()
-			go func() { c.Write(data); c.CloseWrite() }()
+			written := make(chan struct{})
+			go func() { defer close(written); c.Write(data); c.CloseWrite() }()
 			h := sha256.New()
 			io.Copy(h, c)
 			sum <- [32]byte(h.Sum(nil))
+			<-written // to close it earlier would cut what is being written
 		}()
 		r.put(service(vip), endpoint(at))
 		c, err := dial(vip)

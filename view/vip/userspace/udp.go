@@ -55,6 +55,10 @@ func (l *listener) receive(p []byte, from netip.AddrPort) {
 func (l *listener) begin(p []byte, from netip.AddrPort, tried []netip.AddrPort) {
 	d := l.d
 	outside := d.outside(from.Addr(), l.at.addr.Addr())
+	if len(tried) == 0 && !d.cfg.Admit(catalog.UDP, from, l.at.addr) {
+		d.metrics.refused.WithLabelValues(refusedNotAdmitted).Inc()
+		return
+	}
 	for {
 		r := l.route.Load()
 		if !d.admits(r.front, from.Addr(), outside) {
@@ -90,6 +94,7 @@ func (l *listener) begin(p []byte, from netip.AddrPort, tried []netip.AddrPort) 
 		if r.front.Affinity > 0 {
 			d.sessions.remember(r.front, from.Addr(), b, d.cfg.Now())
 		}
+		r.hit(b.Addr)
 		if err := f.send(p, d.cfg.Now()); err != nil {
 			tried = d.fail(f, tried)
 			continue

@@ -6,7 +6,8 @@
 //
 //	o ──┐                     outside host, 192.168.77.9 and fd77::9
 //	    ├── lan ── a          the node under test, .1: br0 with pods p1 p2 p3
-//	    └───────── b          another node, .2:        br0 with pods q1 q2
+//	    ├───────── b          another node, .2:        br0 with pods q1 q2
+//	    └───────── s          a stranger, .66: what is for 127.0.0.1, and for relays, it sends to a
 //
 // Pods have 10.244.1.x (a) and 10.244.2.x (b), and fd24:0:0:1::x, fd24:0:0:2::x.
 // Each answers on TCP and UDP 80, 8080, 9376 and 5353 with its name and the
@@ -19,6 +20,15 @@
 // A driver's test binary calls [Main] in TestMain. The suite starts that binary
 // again inside the namespace of node a, as a process of its own, feeds it
 // catalog changes, kills it and starts it again. So a restart is a real one.
+//
+// # On a busy machine
+//
+// What should come may take 20 s; only where a script says "no answer", and tries
+// once (×1), is nothing waited for, 0.3 s long. Answers have the number of their
+// question. A client has a port of its own, as it would be translated as the last
+// one was that had it. [Main] runs all tests in a network namespace ([Alone]), and
+// up to four worlds at once if their tests are parallel: they mostly wait for the
+// kernel.
 //
 // # The scripts
 //
@@ -38,10 +48,11 @@
 //	spread FROM ADDR:PORT[/udp]… [×N]   how many different outcomes N connections (20) to each have
 //	note ID FROM ADDR:PORT[/udp] remembers who answers; "remove NAME @ID" removes that endpoint
 //	noted ID FROM ADDR:PORT[/udp] "the same" or "another" one than noted answers
-//	await FROM ADDR:PORT[/udp] ANSWER   connects until that is the only answer, at most 10 s
+//	renewed FROM ADDR:PORT[/udp] TIMEOUT   "the same" endpoint or "another" answers a client that connects
+//	             for longer than an affinity's time-out, never pausing that long
+//	await FROM ADDR:PORT[/udp] ANSWER   connects until that is the only answer, at most a minute
 //	invalid ID POD:PORT          the pod sends a segment far out of the window on the other side of the
 //	                             connection ID (IPv4): "stopped" on the way, or "arrived"
-//	wait DURATION                for what takes time by its nature
 //	check PORT                   status of the health check node port, from o
 //	restart                      kill -9 the driver, start it again with the same catalog
 //	stop, start                  the same in two steps: what stays while nobody is there
@@ -49,7 +60,9 @@
 //	require WORD                 only for drivers that can: source (clients' addresses are kept), check,
 //	                             affinity, udp-cleanup, kept (connections survive a restart), ipv6,
 //	                             drop (no answer, instead of a refusal), shortcut (pods use all endpoints
-//	                             behind an external address of a service with policy Local)
+//	                             behind an external address of a service with policy Local),
+//	                             loopback (everybody reaches the node's endpoints on loopback addresses),
+//	                             relay (by package relay)
 //	run PROGRAM ARGS…            on node a, while a script is written
 //
 // # Beside the scripts

@@ -37,7 +37,7 @@ func (w *world) early(t testing.TB) (finish func(*testing.T, *run)) {
 	connected := make(chan error, 1)
 	go func() {
 		connected <- w.hosts["p1"].in(func() error {
-			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 			defer cancel()
 			var d net.Dialer
 			c, err := d.DialContext(ctx, "tcp", vip+":80")
@@ -56,8 +56,9 @@ func (w *world) early(t testing.TB) (finish func(*testing.T, *run)) {
 	}
 	return func(t *testing.T, r *run) {
 		defer r.begin(t)()
+		// In one batch: a service without endpoints would refuse the client.
 		for _, line := range [][]string{
-			{"service", "web", "ports=http:80", "clusterip=" + vip}, {"endpoint", "web", "q1", "http=8080"},
+			{"together"}, {"service", "web", "ports=http:80", "clusterip=" + vip}, {"endpoint", "web", "q1", "http=8080"}, {"apply"},
 		} {
 			if _, err := r.do(line); err != nil {
 				t.Fatal(err)

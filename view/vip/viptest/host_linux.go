@@ -2,6 +2,7 @@ package viptest
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,8 +11,10 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -26,6 +29,8 @@ type host struct {
 	name string
 	file *os.File // the namespace
 	nl   *netlink.Handle
+
+	ports [2]atomic.Uint32 // handed out to clients: TCP, UDP
 
 	mu     sync.Mutex
 	closed bool
@@ -120,6 +125,11 @@ func (h *host) up(name string) {
 	h.must(h.nl.LinkSetUp(h.link(name)))
 }
 
+func (h *host) down(name string) {
+	h.t.Helper()
+	h.must(h.nl.LinkSetDown(h.link(name)))
+}
+
 func (h *host) addr(dev string, addrs ...string) {
 	h.t.Helper()
 	for _, a := range addrs {
@@ -209,73 +219,140 @@ func (h *host) serve(ports ...int) {
 					return err
 				}
 				h.t.Cleanup(func() { _ = pc.Close() })
-				h.wg.Go(func() { h.reply(pc) })
+				h.wg.Go(func() { h.answerPackets(pc) })
 			}
 			return nil
 		}))
 	}
 }
 
+// reply says what is answered to a line: who, whom it sees, and the number of
+// the question.
+func (h *host) reply(from net.Addr, line []byte) []byte {
+	var a netip.Addr
+	switch f := from.(type) {
+	case *net.TCPAddr:
+		a = f.AddrPort().Addr()
+	case *net.UDPAddr:
+		a = f.AddrPort().Addr()
+	}
+	return fmt.Appendf(nil, "%s %s %s\n", h.name, a.Unmap(), bytes.TrimSpace(line))
+}
+
 func (h *host) answer(c net.Conn) {
 	defer h.drop(c)
-	from := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
 	r := bufio.NewReader(c)
 	for {
-		if _, err := r.ReadString('\n'); err != nil {
+		line, err := r.ReadBytes('\n')
+		if err != nil {
 			return
 		}
-		if _, err := fmt.Fprintf(c, "%s %s\n", h.name, from); err != nil {
+		if _, err := c.Write(h.reply(c.RemoteAddr(), line)); err != nil {
 			return
 		}
 	}
 }
 
-func (h *host) reply(pc net.PacketConn) {
+func (h *host) answerPackets(pc net.PacketConn) {
 	buf := make([]byte, 2048)
 	for {
-		_, from, err := pc.ReadFrom(buf)
+		n, from, err := pc.ReadFrom(buf)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if err != nil {
 			continue
 		}
-		a := from.(*net.UDPAddr).AddrPort().Addr().Unmap()
-		_, _ = pc.WriteTo(fmt.Appendf(nil, "%s %s\n", h.name, a), from)
+		_, _ = pc.WriteTo(h.reply(from, buf[:n]), from)
 	}
 }
 
-// patience is how long an answer may take. It only costs time where a script
-// says that none comes.
-const patience = time.Second
+const (
+	// patience is how long an answer may take that should come: on a machine that
+	// is busy with other things, long.
+	patience = 20 * time.Second
+	// quiet is how long nothing must come where nothing should.
+	quiet = 300 * time.Millisecond
+	// again is when a client asks again by UDP, where datagrams may be lost.
+	again = time.Second
+)
 
-// dial connects from the host. The connection is checked by one line each way.
-func (h *host) dial(network, to string) (net.Conn, error) {
+// Clients get the ports above the node ports and then those below, one after the
+// other. A kernel would choose at random, and after some thousand connections
+// take one again whose last connection conntrack remembers: the new one would
+// be translated as that was.
+const (
+	firstPort, endPort      = 33000, 61000
+	lowPort, firstNodePort  = 10000, 30000
+	portsHigh, portsOverall = endPort - firstPort, endPort - firstPort + firstNodePort - lowPort
+)
+
+func (h *host) port(network string) int {
+	kind := 0
+	if network == "udp" {
+		kind = 1
+	}
+	n := int(h.ports[kind].Add(1)-1) % portsOverall
+	if n < portsHigh {
+		return firstPort + n
+	}
+	return lowPort + n - portsHigh
+}
+
+// dial connects from the host, within a time.
+func (h *host) dial(network, to string, within time.Duration) (net.Conn, error) {
 	var c net.Conn
 	err := h.in(func() (err error) {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), within)
 		defer cancel()
-		var d net.Dialer
-		c, err = d.DialContext(ctx, network, to)
+		for range 1000 {
+			d, port := net.Dialer{}, h.port(network)
+			if d.LocalAddr = (&net.TCPAddr{Port: port}); network == "udp" {
+				d.LocalAddr = &net.UDPAddr{Port: port}
+			}
+			if c, err = d.DialContext(ctx, network, to); !errors.Is(err, syscall.EADDRINUSE) {
+				break
+			}
+		}
 		return err
 	})
 	return c, err
 }
 
+// questions numbers questions, so that an answer that comes late is not taken
+// for that to a later one.
+type questions struct{ last atomic.Uint64 }
+
 // ask sends a line and gives the name and the address in the answer.
-func ask(c net.Conn) (who string, saw netip.Addr, err error) {
-	_ = c.SetDeadline(time.Now().Add(patience))
-	if _, err := c.Write([]byte("who\n")); err != nil {
-		return "", saw, err
+func (q *questions) ask(c net.Conn, within time.Duration) (who string, saw netip.Addr, err error) {
+	end, number := time.Now().Add(within), strconv.FormatUint(q.last.Add(1), 10)
+	_, udp := c.(*net.UDPConn)
+	for {
+		until := end
+		if next := time.Now().Add(again); udp && next.Before(end) {
+			until = next
+		}
+		_ = c.SetDeadline(until)
+		if _, err := c.Write([]byte(number + "\n")); err != nil {
+			return "", saw, err
+		}
+		buf := make([]byte, 256)
+		for {
+			n, err := c.Read(buf)
+			if err != nil {
+				if udp && errors.Is(err, os.ErrDeadlineExceeded) && time.Now().Before(end) {
+					break // ask again
+				}
+				return "", saw, err
+			}
+			words := strings.Fields(string(buf[:n]))
+			if len(words) != 3 || words[2] != number {
+				continue
+			}
+			saw, err = netip.ParseAddr(words[1])
+			return words[0], saw, err
+		}
 	}
-	buf := make([]byte, 256)
-	n, err := c.Read(buf)
-	if err != nil {
-		return "", saw, err
-	}
-	who, rest, _ := strings.Cut(strings.TrimSpace(string(buf[:n])), " ")
-	saw, err = netip.ParseAddr(rest)
-	return who, saw, err
 }
 
 // failure puts an error into one of the words that scripts know.

@@ -31,13 +31,8 @@ func times(words []string, n int) ([]string, int, error) {
 // more does the commands for what is random: who answers is not known before.
 func (r *run) more(words []string) ([]string, error) {
 	switch words[0] {
-	case "wait":
-		d, err := time.ParseDuration(words[1])
-		if err != nil {
-			return nil, err
-		}
-		<-time.After(d)
-		return nil, nil
+	case "renewed":
+		return r.renewed(words)
 	case "spread":
 		words, n, err := times(words, 20)
 		if err != nil {
@@ -49,7 +44,7 @@ func (r *run) more(words []string) ([]string, error) {
 			if err != nil {
 				return nil, err
 			}
-			all = append(all, r.w.connect(from, network, to, n)...)
+			all = append(all, r.w.connect(from, network, to, n, patience)...)
 		}
 		slices.Sort(all)
 		return []string{strconv.Itoa(len(slices.Compact(all)))}, nil
@@ -72,10 +67,12 @@ func (r *run) more(words []string) ([]string, error) {
 			return nil, err
 		}
 		var got []string
-		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
-			if got = r.w.connect(from, network, to, 10); strings.Join(got, ", ") == strings.Join(words[3:], " ") {
+		within := quiet // what is lost meanwhile stays lost
+		for end := time.Now().Add(time.Minute); time.Now().Before(end); {
+			if got = r.w.connect(from, network, to, 10, within); strings.Join(got, ", ") == strings.Join(words[3:], " ") {
 				return nil, nil
 			}
+			within = min(2*within, 5*time.Second)
 			<-time.After(50 * time.Millisecond)
 		}
 		return got, nil
@@ -191,30 +188,68 @@ func (r *run) who(name, what string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	who, _, ok := strings.Cut(r.w.connect(from, network, to, 1)[0], " sees ")
+	who, _, ok := strings.Cut(r.w.connect(from, network, to, 1, patience)[0], " sees ")
 	if !ok {
 		return "", fmt.Errorf("nobody answers at %s: %s", what, who)
 	}
 	return who, nil
 }
 
-func (r *run) talk(id string) ([]string, error) {
+// renewed connects until a session must have ended if its time began with the
+// first connection only: "the same" endpoint, or "another", answers.
+func (r *run) renewed(words []string) ([]string, error) {
+	timeout, err := time.ParseDuration(words[3])
+	if err != nil {
+		return nil, err
+	}
+	for tries := range 20 {
+		before := time.Now() // of the connection that renewed last
+		first, err := r.who(words[1], words[2])
+		if err != nil {
+			return nil, err
+		}
+		late := false
+		for range 3 {
+			<-time.After(timeout * 2 / 5)
+			began := time.Now()
+			who, err := r.who(words[1], words[2])
+			if err != nil {
+				return nil, err
+			}
+			// A machine that is too busy shows nothing: xt_recent counts seconds.
+			if late = time.Since(before) > timeout*4/5; late && tries < 19 {
+				break
+			}
+			if who != first {
+				return []string{"another"}, nil
+			}
+			before = began
+		}
+		if !late {
+			return []string{"the same"}, nil
+		}
+	}
+	return nil, fmt.Errorf("this machine is too slow for a time-out of %s", timeout)
+}
+
+// talk asks on a connection that is there; each answer may take a time.
+func (r *run) talk(id string, within time.Duration) ([]string, error) {
 	h := r.conns[id]
 	if h == nil {
 		return nil, fmt.Errorf("no connection is called %q", id)
 	}
 	for again := true; ; again = false {
 		if h.c == nil {
-			c, err := h.from.dial(h.network, h.to)
+			c, err := h.from.dial(h.network, h.to, within)
 			if err != nil {
 				return []string{failure(err)}, nil
 			}
 			h.c = c
 		}
-		who, saw, err := ask(h.c)
-		if _, udp := h.c.(*net.UDPConn); udp && err != nil {
-			// It may have been the refusal of what was sent before, or lost.
-			who, saw, err = ask(h.c)
+		who, saw, err := r.w.ask(h.c, within)
+		if _, udp := h.c.(*net.UDPConn); udp && err != nil && failure(err) != "no answer" {
+			// It may have been the refusal of what was sent before.
+			who, saw, err = r.w.ask(h.c, within)
 		}
 		if again && r.s.can("closes") && closedUnder(err) {
 			h.close()
@@ -236,7 +271,7 @@ func closedUnder(err error) bool {
 // check asks the health check node port from outside.
 func (r *run) check(port string) ([]string, error) {
 	from := r.w.hosts["o"]
-	c, err := from.dial("tcp", net.JoinHostPort("192.168.77.1", port))
+	c, err := from.dial("tcp", net.JoinHostPort("192.168.77.1", port), patience)
 	if err != nil {
 		return []string{failure(err)}, nil
 	}

@@ -50,9 +50,10 @@ func (r *run) random(t *testing.T) {
 			changes = append(changes, c)
 		}
 		table.Apply(changes)
+		r.changed = true
 		err := r.child.apply(ops)
-		if err == nil && r.s.Each != nil {
-			err = r.w.hosts["a"].in(r.s.Each)
+		if err == nil {
+			err = r.each()
 		}
 		if err == nil {
 			err = r.against(table)
@@ -108,11 +109,11 @@ func (r *run) against(table *vip.Table) error {
 				want = append(want, r.w.name(b.Addr.Addr()))
 			}
 			slices.Sort(want)
-			n := 20
+			n, within := 20, patience
 			if len(want) == 0 {
 				n, want = 4, []string{"refused"}
 				if len(others) > 0 && r.s.can("drop") {
-					want = []string{"no answer"}
+					within, want = quiet, []string{"no answer"}
 				}
 			}
 			want = slices.Compact(want)
@@ -122,13 +123,13 @@ func (r *run) against(table *vip.Table) error {
 				for _, b := range slices.Concat(f.Backends, f.Local) {
 					all = append(all, r.w.name(b.Addr.Addr()))
 				}
-				if err := r.flow(name, to.String(), all); err != nil {
+				if err := r.flow(name, to.String(), all, within); err != nil {
 					return err
 				}
 			}
 			got := map[string]bool{}
 			for tries := 0; tries < 40 && len(got) < len(want); tries++ {
-				for _, who := range r.w.answers(name, strings.ToLower(string(f.Proto)), to.String(), n) {
+				for _, who := range r.w.answers(name, strings.ToLower(string(f.Proto)), to.String(), n, within) {
 					got[who] = true
 				}
 			}
@@ -142,21 +143,21 @@ func (r *run) against(table *vip.Table) error {
 
 // flow asks on a UDP flow that stays, as resolvers have it: when its endpoint
 // goes, it must lead to another.
-func (r *run) flow(name, to string, want []string) error {
+func (r *run) flow(name, to string, want []string, within time.Duration) error {
 	id := name + " " + to
-	end := time.Now().Add(3 * time.Second)
+	end := time.Now().Add(patience)
 	for {
 		who := ""
 		if r.conns[id] == nil {
 			from := r.w.hosts[name]
-			if c, err := from.dial("udp", to); err == nil {
+			if c, err := from.dial("udp", to, within); err == nil {
 				r.conns[id] = &held{from, "udp", to, c}
 			} else if who = failure(err); !r.s.can("closes") { // else it refuses already
 				return err
 			}
 		}
 		if who == "" {
-			got, err := r.talk(id)
+			got, err := r.talk(id, within)
 			if err != nil {
 				return err
 			}
@@ -173,8 +174,8 @@ func (r *run) flow(name, to string, want []string) error {
 }
 
 // answers gives who answers, without which address it saw.
-func (w *world) answers(from, network, to string, n int) (out []string) {
-	for _, s := range w.connect(w.hosts[from], network, to, n) {
+func (w *world) answers(from, network, to string, n int, within time.Duration) (out []string) {
+	for _, s := range w.connect(w.hosts[from], network, to, n, within) {
 		who, _, _ := strings.Cut(s, " sees ")
 		out = append(out, who)
 	}
@@ -220,7 +221,7 @@ func (r *run) churn(t *testing.T) {
 				for i := range out {
 					before[i] = out[i].Load()
 				}
-				got := r.w.connect(r.w.hosts[name], "tcp", to, 1)[0]
+				got := r.w.connect(r.w.hosts[name], "tcp", to, 1, patience)[0]
 				connections.Add(1)
 				who, _, ok := strings.Cut(got, " sees ")
 				if i := slices.Index(movers, who); i >= 0 && before[i]%2 == 0 && out[i].Load() == before[i] {

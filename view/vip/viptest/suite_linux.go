@@ -35,17 +35,22 @@ type Suite struct {
 	// After is called in that namespace when the driver has stopped, with the
 	// catalog emptied: what the driver should not leave behind.
 	After func(t *testing.T)
-	// Each is called in that namespace after each step: what must hold at all
+	// Each is called in that namespace after each change: what must hold at all
 	// times, such as that the tools of others can list the rules. nil: nothing.
 	Each func() error
 	// Only limits the run to files whose name has this in it.
 	Only string
+	// Variant is NodeConfig.Variant.
+	Variant string
 	// Skip are scripts, by name without .txt, that the driver is known to fail,
 	// with the reason.
 	Skip map[string]string
 	// Extra has scripts (*.txt at its top) of the driver's own, played after
 	// the others: faults that only it can have. nil: none.
 	Extra fs.FS
+	// NoScripts leaves the scripts out: a world of its own for what follows may
+	// run beside theirs.
+	NoScripts bool
 	// Random is how many batches of random changes follow the scripts; 0: none.
 	Random int
 	// Seed of the random run; 0: one by the clock, which is logged.
@@ -69,6 +74,8 @@ type run struct {
 	conns map[string]*held
 	notes map[string]string // who answered
 	want  string            // of the step
+
+	changed bool // the driver has been told something since Each was called
 }
 
 // held is a connection that stays.
@@ -92,6 +99,7 @@ func (s *Suite) can(word string) bool { return slices.Contains(s.Can, word) }
 func (s *Suite) Run(t *testing.T) {
 	w := newWorld(t)
 	cfg := nodeConfig(t.TempDir())
+	cfg.Variant = s.Variant
 	if s.Config != nil {
 		s.Config(&cfg)
 	}
@@ -99,18 +107,13 @@ func (s *Suite) Run(t *testing.T) {
 		w.hosts["a"].must(w.hosts["a"].in(s.Prepare))
 	}
 	finish := func(*testing.T, *run) {}
-	if early := s.can("early") && strings.Contains("early", s.Only); early {
+	if early := !s.NoScripts && s.can("early") && strings.Contains("early", s.Only); early {
 		finish = w.early(t)
 	}
 	r := &run{root: t, s: s, w: w, cfg: cfg, child: spawn(t, w.hosts["a"], cfg)}
-	t.Run("early", func(t *testing.T) { finish(t, r) })
-	common, err := fs.Sub(files, "testdata")
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.dir(t, common, filepath.Join("..", "viptest", "testdata"))
-	if s.Extra != nil {
-		r.dir(t, s.Extra, "testdata")
+	if !s.NoScripts {
+		t.Run("early", func(t *testing.T) { finish(t, r) })
+		r.scripts(t)
 	}
 	if s.Random > 0 && strings.Contains("random", s.Only) {
 		t.Run("random", r.random)
@@ -121,6 +124,18 @@ func (s *Suite) Run(t *testing.T) {
 	r.child.stop(syscall.SIGTERM)
 	if s.After != nil {
 		_ = w.hosts["a"].in(func() error { s.After(t); return nil })
+	}
+}
+
+// scripts plays those of all drivers, then those of this one.
+func (r *run) scripts(t *testing.T) {
+	common, err := fs.Sub(files, "testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.dir(t, common, filepath.Join("..", "viptest", "testdata"))
+	if r.s.Extra != nil {
+		r.dir(t, r.s.Extra, "testdata")
 	}
 }
 
@@ -178,26 +193,51 @@ func (r *run) play(t *testing.T, files fs.FS, name, where string) {
 		if r.s.can("closes") && slices.ContainsFunc(st.Lines, func(l string) bool { return strings.HasPrefix(l, "talk ") }) {
 			// Sockets are closed soon, not at once. What else such a step has
 			// may be done twice.
-			for end := time.Now().Add(3 * time.Second); answer != st.Want && time.Now().Before(end); {
+			for end := time.Now().Add(patience); answer != st.Want && time.Now().Before(end); {
 				<-time.After(20 * time.Millisecond)
 				answer = r.step(st)
 			}
 		}
-		if r.s.Each != nil {
-			if err := r.w.hosts["a"].in(r.s.Each); err != nil {
-				t.Errorf("%s: %v", st.Pos, err)
-			}
+		if err := r.each(); err != nil {
+			t.Errorf("%s: %v", st.Pos, err)
 		}
 		return answer
 	})
 	if err != nil {
 		t.Error(err)
 	}
-	if f := flag.Lookup("update"); f != nil && f.Value.String() == "true" {
+	if updating() {
 		if err := os.WriteFile(filepath.Join(where, name), got.Format(), 0o644); err != nil {
 			t.Error(err)
 		}
 	}
+}
+
+// each does what Suite.Each says if something has changed.
+func (r *run) each() error {
+	if r.s.Each == nil || !r.changed {
+		return nil
+	}
+	r.changed = false
+	return r.w.hosts["a"].in(r.s.Each)
+}
+
+// within is how long one of n connections of a step may take. Scripts try once
+// where they say that no answer comes.
+func (r *run) within(n int) time.Duration {
+	if updating() && n == 1 {
+		return 2 * again
+	}
+	if n == 1 && strings.Contains(r.want, "no answer") {
+		return quiet
+	}
+	return patience
+}
+
+// updating says whether the scripts are written anew.
+func updating() bool {
+	f := flag.Lookup("update")
+	return f != nil && f.Value.String() == "true"
 }
 
 // step does all lines of a step and joins what they answer.
@@ -272,7 +312,7 @@ func (r *run) do(words []string) ([]string, error) {
 	case "absent": // a change while there is no driver
 		_, err := r.m.do(r.w, words[1:])
 		return nil, err
-	case "spread", "note", "noted", "await", "wait", "invalid":
+	case "spread", "note", "noted", "renewed", "await", "invalid":
 		return r.more(words)
 	case "connect":
 		words, n, err := times(words, 30)
@@ -283,13 +323,13 @@ func (r *run) do(words []string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		return r.own(from, r.w.connect(from, network, to, n)), nil
+		return r.own(from, r.w.connect(from, network, to, n, r.within(n))), nil
 	case "open":
 		from, network, to, err := r.target(words[2], words[3])
 		if err != nil {
 			return nil, err
 		}
-		c, err := from.dial(network, to)
+		c, err := from.dial(network, to, patience)
 		if err != nil {
 			return []string{failure(err)}, nil
 		}
@@ -297,9 +337,9 @@ func (r *run) do(words []string) ([]string, error) {
 			h.close()
 		}
 		r.conns[words[1]] = &held{from, network, to, c}
-		return r.talk(words[1])
+		return r.talk(words[1], patience)
 	case "talk":
-		return r.talk(words[1])
+		return r.talk(words[1], patience)
 	case "check":
 		return r.check(words[1])
 	case "stop":
@@ -313,6 +353,7 @@ func (r *run) do(words []string) ([]string, error) {
 	case "require":
 		return nil, nil
 	case "run": // a program on node a, for people who write scripts
+		r.changed = true
 		var out []byte
 		err := r.w.hosts["a"].in(func() (err error) {
 			out, err = exec.Command(words[1], words[2:]...).CombinedOutput()
@@ -327,13 +368,14 @@ func (r *run) do(words []string) ([]string, error) {
 }
 
 func (r *run) again() error {
+	r.changed = true
 	r.child = spawn(r.root, r.w.hosts["a"], r.cfg)
 	return r.child.apply(r.m.all())
 }
 
 func (r *run) flush() error {
 	ops := r.batch
-	r.batch = nil
+	r.batch, r.changed = nil, true
 	return r.child.apply(ops)
 }
 

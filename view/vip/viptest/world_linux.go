@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // Node is the name of the node that the driver under test runs on; its zone is
@@ -21,6 +22,7 @@ type NodeConfig struct {
 	PodCIDRs     []netip.Prefix // of the cluster: what comes from elsewhere is from off the cluster
 	ServiceCIDRs []netip.Prefix
 	Dir          string // for files of the driver, kept over restarts
+	Variant      string // what else the test binary tells its drivers
 }
 
 func nodeConfig(dir string) NodeConfig {
@@ -38,6 +40,7 @@ type world struct {
 	hosts map[string]*host
 	names map[netip.Addr]string
 	ips   map[string][]netip.Addr // v4, v6
+	questions
 }
 
 func newWorld(t testing.TB) *world {
@@ -84,6 +87,7 @@ func newWorld(t testing.TB) *world {
 	}
 	o.route("10.244.2.0/24", "192.168.77.2")
 	o.route("fd24:0:0:2::/64", "fd77::2")
+	w.stranger(t, lan)
 	var wg sync.WaitGroup
 	for _, h := range w.hosts {
 		ports := []int{9000}
@@ -94,6 +98,19 @@ func newWorld(t testing.TB) *world {
 	}
 	wg.Wait()
 	return w
+}
+
+// stranger adds a host of the LAN that thinks that node a is the way to loopback
+// addresses, and to those where no one but node a itself has any business.
+func (w *world) stranger(t testing.TB, lan *host) {
+	h := newHost(t, "s")
+	h.plug("eth0", lan, "br0", "to-s", "192.168.77.66/24", "fd77::66/64")
+	h.down("lo") // its own loopback addresses go with it
+	h.must(h.in(func() error { return os.WriteFile("/proc/sys/net/ipv4/conf/eth0/route_localnet", []byte("1"), 0) }))
+	h.route("127.0.0.1/32", "192.168.77.1")
+	h.route("192.0.0.8/32", "192.168.77.1")
+	h.route("::/0", "fd77::1")
+	w.add(h, "192.168.77.66", "fd77::66")
 }
 
 func (w *world) add(h *host, addrs ...string) {
@@ -116,18 +133,16 @@ func (w *world) name(a netip.Addr) string {
 	return a.String()
 }
 
-// connect makes n new connections and gives the different outcomes.
-func (w *world) connect(from *host, network, to string, n int) []string {
+// connect makes n new connections and gives the different outcomes. Each may
+// take a time.
+func (w *world) connect(from *host, network, to string, n int, within time.Duration) []string {
 	one := func() string {
-		c, err := from.dial(network, to)
+		c, err := from.dial(network, to, within)
 		if err != nil {
 			return failure(err)
 		}
 		defer c.Close()
-		who, saw, err := ask(c)
-		if err != nil && network == "udp" && failure(err) == "no answer" {
-			who, saw, err = ask(c) // a datagram may be lost: clients ask again
-		}
+		who, saw, err := w.ask(c, within)
 		if err != nil {
 			return failure(err)
 		}

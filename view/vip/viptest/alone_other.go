@@ -1,0 +1,6 @@
+//go:build !linux
+
+package viptest
+
+// Alone needs Linux.
+func Alone() bool { return false }
