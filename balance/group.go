@@ -90,6 +90,9 @@ type Options struct {
 	// Bounded: with RingHash and Maglev nobody has more than this many per cent
 	// of the mean load; 0: 125, below 0: no bound.
 	Bounded int
+	// Subset: with RingHash a hash leads to so many members, of which the one with the
+	// least load for its weight takes a request; up to 32. 0 and 1: to one.
+	Subset int
 	// SlowStart: a new member's share grows from a tenth to the whole in this
 	// time; 0: at once. RingHash and Maglev have none, as it would move hashes.
 	SlowStart time.Duration

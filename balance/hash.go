@@ -139,6 +139,12 @@ func (g *Group) follow(q *Query, c *care) int32 {
 			hi = mid
 		}
 	}
+	if g.opt.Subset > 1 {
+		if i := g.among(q, lo, limit, c); i >= 0 {
+			return i
+		}
+		return g.room(q, limit, c)
+	}
 	last := int32(-1)
 	for range walk {
 		if lo == len(h.points) {
@@ -153,6 +159,47 @@ func (g *Group) follow(q *Query, c *care) int32 {
 		lo++
 	}
 	return g.room(q, limit, c)
+}
+
+// maxSubset bounds Options.Subset.
+const maxSubset = 32
+
+// among gives the one with the least load of the first Subset members behind a
+// place of the ring; chance decides between equals.
+func (g *Group) among(q *Query, at int, limit int64, c *care) int32 {
+	h := &g.hashes
+	var room [maxSubset]int32
+	seen := room[:0]
+	most := min(g.opt.Subset, maxSubset, len(h.owners))
+	best, ties := int32(-1), uint64(0)
+	for range min(len(h.points), walk*most) {
+		if at == len(h.points) {
+			at = 0
+		}
+		i := h.owners[uint32(h.points[at])]
+		at++
+		if slices.Contains(seen, i) || !g.takes(i, limit, c, q) {
+			continue
+		}
+		seen = append(seen, i)
+		less := int64(-1)
+		if best >= 0 {
+			x, y := &g.members[i], &g.members[best]
+			less = g.load(x, c)*int64(y.weight) - g.load(y, c)*int64(x.weight)
+		}
+		switch {
+		case less < 0:
+			best, ties = i, 1
+		case less == 0:
+			if ties++; q.random()%ties == 0 {
+				best = i
+			}
+		}
+		if len(seen) == most {
+			break
+		}
+	}
+	return best
 }
 
 // limit is how much of the bound there is for weight 1, times 100 and the total

@@ -149,6 +149,10 @@ may be that of any Kubernetes cluster: HTTP/1.1 and HTTP/2 from outside, with an
 without TLS, routed by Ingress objects straight to live endpoints. Routes,
 certificates and endpoints change without a reload.
 
+Without the API server everything goes on as it was last. With --state-dir that
+holds for a start too: 'gateway routes' and the metric
+fingerpost_ingress_stale_seconds tell that the routes may be old.
+
 On a server of our own, the ClusterRole fingerpost:gateway has the rights that it
 needs.`,
 		Example: `  fingerpost gateway --kubeconfig gateway.conf --http :80 --https :443 --publish-address 192.0.2.10
@@ -195,7 +199,7 @@ needs.`,
 	fs.StringVar(&c.NodeName, "node-name", "", "name of this machine's Node object (default the host name)")
 	fs.StringVar(&c.NodeZone, "zone", "", "zone of this machine, to prefer near endpoints")
 	fs.StringVar(&c.Metrics, "metrics-address", "127.0.0.1:9464", "address of /metrics, /healthz and /readyz, and of 'gateway routes|explain' (\"\" for none)")
-	fs.StringVar(&c.StateDir, "state-dir", "", "directory of the last endpoints, for a start without the server (\"\" for none)")
+	fs.StringVar(&c.StateDir, "state-dir", "", "directory of the last endpoints and routes, with the Secrets that they need, for a start without the server (\"\" for none)")
 	fs.DurationVar(&c.Lameduck, "lameduck", 0, "time to go on after being told to stop, with /readyz saying so")
 	fs.BoolVar(&c.Profiling, "profiling", false, "serve /debug/pprof on --metrics-address")
 	fs.StringVar(&logLevel, "log-level", "info", "debug, info, warn or error")

@@ -9,9 +9,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fingerpost/fingerpost/server"
 	"github.com/fingerpost/fingerpost/view/gateway"
+	"github.com/fingerpost/fingerpost/view/gateway/filter"
 	"github.com/fingerpost/fingerpost/view/gateway/route"
 )
 
@@ -87,6 +89,9 @@ func TestGatewayAsked(t *testing.T) {
 	mux.HandleFunc("GET /gateway/routes", func(w http.ResponseWriter, r *http.Request) {
 		_ = json.NewEncoder(w).Encode([]route.Description{{Host: "a.example.com", Kind: "Prefix", Path: "/", Target: "default/web:80", TLS: true}})
 	})
+	mux.HandleFunc("GET /gateway/stats", func(w http.ResponseWriter, r *http.Request) {
+		_ = json.NewEncoder(w).Encode(server.GatewayStats{RoutesStale: time.Now().Add(-time.Hour)})
+	})
 	s := httptest.NewServer(mux)
 	defer s.Close()
 	at := strings.TrimPrefix(s.URL, "http://")
@@ -100,7 +105,10 @@ func TestGatewayAsked(t *testing.T) {
 		{"all left out", backed(dead), ExitNotReady, "nothing alive"},
 		{"no endpoint", backed(), ExitNotReady, "nothing alive"},
 		{"a problem", gateway.Explanation{Ready: true, Origin: "Ingress default/web rule 0", Problem: "the Service does not exist"}, ExitNotReady, "the Service does not exist"},
-		{"answered by the gateway", gateway.Explanation{Ready: true, Origin: "Ingress default/web rule 0", Policy: []string{"redirected"}}, ExitOK, "redirected"},
+		{"answered by the gateway", gateway.Explanation{Ready: true, Origin: "Ingress default/web rule 0", Does: []filter.Told{{Text: "redirected", Answer: 308}}, Status: 308, Answer: "redirected"}, ExitOK, "1. redirected"},
+		{"the gateway's own", gateway.Explanation{Ready: true, Status: 200, Answer: "200: /healthz"}, ExitOK, "answer    200: /healthz"},
+		{"who is out", gateway.Explanation{Ready: true, Origin: "Ingress default/web rule 0", Answer: "that of one endpoint", Backends: []gateway.BackendState{{Backend: "default/web:80", Endpoints: []gateway.EndpointState{alive},
+			Left: []gateway.LeftState{{Address: "10.0.0.9:80", Target: "Pod web-9", Why: "it is not ready: no answer (probe http)"}}}}}, ExitOK, "out: it is not ready: no answer (probe http)"},
 		{"no rule", gateway.Explanation{Ready: true}, ExitNotFound, "no rule matches"},
 		{"not ready", gateway.Explanation{Why: "the routes are not known yet"}, ExitUnavailable, "the routes are not known yet"},
 	} {
@@ -109,7 +117,7 @@ func TestGatewayAsked(t *testing.T) {
 		if code != tc.code || !strings.Contains(out+says, tc.says) {
 			t.Errorf("%s: exit %d, want %d and %q:\n%s%s", tc.name, code, tc.code, tc.says, out, says)
 		}
-		if want := "header=X-A%3A+b&host=a.example.com&method=POST&path=%2Fx%3Fy%3Dz"; asked != want {
+		if want := "client=&header=X-A%3A+b&host=a.example.com&method=POST&path=%2Fx%3Fy%3Dz&scheme=http"; asked != want {
 			t.Errorf("asked %s, want %s", asked, want)
 		}
 	}
@@ -122,6 +130,8 @@ func TestGatewayAsked(t *testing.T) {
 		{"routes A.example.com -o json", ExitOK, `"tls": true`},
 		{"routes b.example.com", ExitNotFound, "b.example.com"},
 		{"explain http:///", ExitUsage, "want a URL"},
+		{"explain a.example.com --client me", ExitUsage, "want an IP address"},
+		{"routes", ExitOK, "the API server does not answer"},
 		{"explain a.example.com -H nothing", ExitUsage, "Name: value"},
 	} {
 		code, out, says := typed(t, "", append(append([]string{"gateway"}, strings.Fields(tc.args)...), "--metrics-address", at)...)

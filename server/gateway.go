@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"k8s.io/client-go/rest"
 
@@ -114,18 +115,36 @@ func (s *System) addGateway(c *Config, cat *catalog.Catalog) error {
 	source, err := ingress.New(ingress.Config{
 		Rest: rest.AddUserAgent(rest.CopyConfig(c.Rest), "gateway"), Name: c.NodeName, Options: g.Ingress, Publish: g.addresses(c),
 		OnUpdate: e.SetRoutes, Log: c.Log, Registerer: c.Registry,
+		File: g.routesFile(c), FileSource: c.Rest.Host,
 	})
 	if err != nil {
 		return err
 	}
 	s.shown["GET /gateway/routes"] = shown(func(*http.Request) any { return e.Routes() })
-	s.shown["GET /gateway/stats"] = shown(func(*http.Request) any { return e.Stats() })
+	s.shown["GET /gateway/stats"] = shown(func(*http.Request) any { return GatewayStats{e.Stats(), source.Stale()} })
 	s.shown["GET /gateway/explain"] = shown(func(r *http.Request) any { return e.Explain(question(r)) })
 	s.parts = append(s.parts, part{name: "gateway", run: e.Run, drain: max(g.Timeouts.Drain, 0)})
 	f := follow("gateway", cat, e, c)
 	s.add(f.name, f.run, nil)
-	s.add("routes", source.Run, source.Synced())
+	s.add("routes", source.Run, s.orPatience(source.Synced(), source.Kept()))
 	return nil
+}
+
+// GatewayStats is what a gateway tells of itself at /gateway/stats.
+type GatewayStats struct {
+	gateway.Stats
+	// RoutesStale is since when the routes may be old, because the API server does
+	// not answer.
+	RoutesStale time.Time `json:"routesStale,omitzero"`
+}
+
+// routesFile is where the routes are kept for a start without the API server; "":
+// nowhere. Where that server is a part of this process there is no such start.
+func (g *GatewayConfig) routesFile(c *Config) string {
+	if c.stateDir() == "" || c.pki != nil {
+		return ""
+	}
+	return filepath.Join(c.stateDir(), "routes")
 }
 
 // affinityKey is what hides endpoints in cookies. It is kept, so that clients
@@ -217,7 +236,8 @@ func shown(what func(*http.Request) any) http.Handler {
 // question reads what 'fingerpost gateway explain' asks.
 func question(r *http.Request) gateway.Question {
 	v := r.URL.Query()
-	q := gateway.Question{Method: v.Get("method"), Host: v.Get("host"), Path: v.Get("path")}
+	q := gateway.Question{Method: v.Get("method"), Scheme: v.Get("scheme"), Host: v.Get("host"), Path: v.Get("path")}
+	q.Client, _ = netip.ParseAddr(v.Get("client"))
 	for _, h := range v["header"] {
 		if name, value, ok := strings.Cut(h, ":"); ok {
 			q.Headers = append(q.Headers, [2]string{strings.TrimSpace(name), strings.TrimSpace(value)})

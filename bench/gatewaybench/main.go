@@ -45,6 +45,7 @@ func main() {
 	var err error
 	switch arg := os.Args[min(1, len(os.Args)-1)]; arg {
 	case "backend":
+		stop() // it ends with the signal
 		err = runBackend(os.Args[2:])
 	case "serve":
 		err = runServe(ctx, os.Args[2:])

@@ -61,6 +61,7 @@ func runServe(ctx context.Context, args []string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() { ended <- s.engine.Run(ctx) }()
+	go tune(ctx)
 	go s.obey(ctx, cancel)
 	return <-ended
 }

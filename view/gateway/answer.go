@@ -99,8 +99,8 @@ func (e *Engine) refuse(status int, reason string, r *http.Response) []byte {
 }
 
 // answer gives a response of the gateway's own to the client. body nil: the
-// page for the status.
-func (x *exchange) answer(status int, fields http.Fields, body []byte, reason string) {
+// page for the status. It is false: nothing is pending then.
+func (x *exchange) answer(status int, fields http.Fields, body []byte, reason string) (pending bool) {
 	r := &x.resp
 	r.Reset()
 	r.Status, r.Version = status, http.HTTP11
@@ -138,6 +138,7 @@ func (x *exchange) answer(status int, fields http.Fields, body []byte, reason st
 		x.gone = true
 		x.d.Abort(err)
 	}
+	return false
 }
 
 var htmlType = []byte("text/html")

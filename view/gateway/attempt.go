@@ -9,6 +9,7 @@ import (
 	"github.com/fingerpost/fingerpost/balance"
 	"github.com/fingerpost/fingerpost/view/gateway/cluster"
 	"github.com/fingerpost/fingerpost/view/gateway/h1"
+	"github.com/fingerpost/fingerpost/view/gateway/h2"
 	"github.com/fingerpost/fingerpost/view/gateway/stream"
 	"github.com/fingerpost/fingerpost/wire/http"
 )
@@ -21,24 +22,29 @@ const (
 	again                  // another endpoint may be asked
 	stale                  // a kept connection was closed: ask again, anywhere
 	refused                // nobody else is asked
+	waiting                // the Poller will tell of the answer
+	handed                 // the answer has to be waited for in a goroutine
 )
 
-// Bounds of attempts, besides what a policy says.
-const (
-	maxConnects = 8  // connections refused for one request
-	maxStale    = 16 // kept connections that turned out to be closed
-)
+// course is how far the attempts of an exchange came.
+type course struct {
+	c       *cluster.Cluster
+	picked  *cluster.Endpoint // to be asked next
+	expect  bool
+	start   time.Time // of the attempt
+	problem error     // of the last one
+	tally
+}
 
-// deliver asks endpoints until one answers.
-func (x *exchange) deliver(c *cluster.Cluster) {
+// deliver asks endpoints until one answers. true: one was asked, and will answer.
+func (x *exchange) deliver(c *cluster.Cluster) (pending bool) {
 	if c == nil {
-		x.unavailable(503, "the route has no backend")
-		return
+		return x.unavailable(503, "the route has no backend")
 	}
-	expect := x.req.Expect
+	x.c, x.expect = c, x.req.Expect
 	x.req.Expect, x.req.Close = false, false
-	if !x.collect(expect) {
-		return
+	if !x.collect(x.expect) {
+		return false
 	}
 	if x.f.Hashed {
 		x.cq.Hash = x.f.Hash
@@ -47,69 +53,92 @@ func (x *exchange) deliver(c *cluster.Cluster) {
 		x.cq.Sticky = x.f.Sticky
 		x.cq.Persistent = x.at.policy.Affinity != nil && x.at.policy.Affinity.Persistent
 	}
-	var last error
-	refusals, stales, timeouts := 0, 0, 0
+	return x.try()
+}
+
+// try asks endpoints, one after the other.
+func (x *exchange) try() (pending bool) {
+	c := x.c
 	for {
-		ep, problem := c.Pick(&x.cq)
+		ep, problem := x.picked, cluster.Problem("")
+		x.picked = nil
 		if ep == nil {
-			if stales > 0 && stales <= maxStale && refusals == 0 && len(x.tried) > 0 && c.Problem() == "" {
-				// Nobody refused: endpoints have closed connections, as when all
-				// of them are started anew.
-				stales++
-				x.tried, x.cq.Tried = x.tried[:0], nil
-				continue
+			ep, problem = c.Pick(&x.cq)
+		}
+		if ep == nil {
+			if x.problem == nil {
+				return x.unavailable(503, string(problem))
 			}
-			if last == nil {
-				x.unavailable(503, string(problem))
-			} else {
-				x.unavailable(statusOf(last), last.Error())
+			if c.Problem() == "" && x.anew(c) {
+				continue // all were asked: begin again with any
 			}
-			return
+			return x.unavailable(statusOf(x.problem), x.problem.Error())
+		}
+		var u stream.Upstream
+		var err error
+		if !x.told {
+			u, err = ep.Connect(context.Background(), x.at.connect)
+		} else if u = ep.Kept(x.plain.Socket()); u == nil {
+			x.picked = ep
+			return x.hand(x.try)
 		}
 		x.attempts++
 		x.endpoint = ep
-		u, err := ep.Connect(context.Background(), x.at.connect)
 		if err != nil {
-			last = err
+			x.problem = err
 			result := balance.Failure
 			if errors.Is(err, cluster.ErrRemoved) || errors.Is(err, cluster.ErrFull) {
 				result = balance.Nothing
 			}
 			ep.Done(cluster.Outcome{Result: result})
-			if isTimeout(err) {
-				timeouts++
+			x.refused(err)
+			if x.timeouts >= x.at.tries || x.late() || x.refusals > maxConnects && !x.anew(c) {
+				return x.unavailable(statusOf(err), err.Error())
 			}
-			if refusals++; refusals > maxConnects || timeouts >= x.at.tries || x.late() {
-				x.unavailable(statusOf(err), err.Error())
-				return
+			if x.refusals > 0 { // else it has begun anew
+				x.fail(ep)
 			}
-			x.fail(ep)
 			continue
 		}
+		c.Reached()
 		if x.at.policy.Affinity != nil {
 			x.f.Chose(ep.ID(), x.cq.Sticky != "" && x.cq.Sticky != ep.ID() && len(x.tried) > 0)
 		}
-		v, err := x.attempt(ep, u, expect)
-		switch v {
-		case over:
-			return
-		case stale:
-			if stales++; stales <= maxStale {
-				last = err
-				if stales > 1 && len(c.Endpoints()) > 1 {
-					x.fail(ep)
-				}
-				continue
-			}
-		case again:
-			if last = err; x.attempts < x.at.tries && !x.late() && c.Retry() && x.others(c, ep) {
-				x.fail(ep)
-				continue
-			}
+		v, err := x.attempt(ep, u)
+		switch {
+		case v == waiting:
+			return true
+		case v == handed:
+			return x.hand(func() bool { return x.proceed(false, nil, false) })
+		case v == over:
+			return false
+		case !x.another(v, err):
+			return x.unavailable(statusOf(err), err.Error())
 		}
-		x.unavailable(statusOf(err), err.Error())
-		return
 	}
+}
+
+// another says that after an attempt that came to v another one is to be made.
+func (x *exchange) another(v verdict, err error) bool {
+	c, ep := x.c, x.endpoint
+	switch v {
+	case stale:
+		if x.stales++; x.stales <= maxStale {
+			x.problem = err
+			if x.stales > 1 && len(c.Endpoints()) > 1 {
+				x.fail(ep)
+			}
+			return true
+		}
+	case again:
+		// What was refused or turned out to be closed is no try.
+		x.losses++
+		if x.problem = err; x.losses < x.at.tries && !x.late() && c.Retry() {
+			x.fail(ep)
+			return true
+		}
+	}
+	return false
 }
 
 // others says that there is an endpoint that was not tried.
@@ -142,35 +171,65 @@ func (x *exchange) late() bool {
 
 // attempt sends the request to one endpoint and, if that answers, the response
 // to the client.
-func (x *exchange) attempt(ep *cluster.Endpoint, u stream.Upstream, expect bool) (verdict, error) {
+func (x *exchange) attempt(ep *cluster.Endpoint, u stream.Upstream) (verdict, error) {
 	x.u = u
 	x.single, _ = u.(*h1.Client)
 	if !x.attend(u) {
-		u.Abort(errGone)
-		x.release()
-		ep.Done(cluster.Outcome{Result: balance.Nothing})
-		x.gone = true
-		x.d.Abort(errGone)
-		return over, nil
+		return x.abandon(), nil
 	}
-	start := x.now
+	x.start = x.now
 	if x.attempts > 1 {
-		start = time.Now()
+		x.start = time.Now()
 	}
-	u.SetWriteDeadline(start.Add(x.at.send))
-	u.SetReadDeadline(start.Add(x.at.read))
-	err := x.send(u, expect)
+	u.SetWriteDeadline(x.start.Add(x.at.send))
+	u.SetReadDeadline(x.start.Add(x.at.read))
+	err := x.send(u, x.expect)
+	if x.told && err == nil {
+		if !x.single.CanPost() {
+			return handed, nil
+		}
+		// From here on the answer may come.
+		ready, err := x.single.Post(x, x.plain.Socket())
+		if ready {
+			x.plain.Pending(x)
+			x.plain.Socket().Late()
+			return waiting, nil
+		}
+		if err == nil {
+			return handed, nil
+		}
+		return x.outcome(false, err)
+	}
 	interim := false
 	if err == nil {
 		interim, err = x.receive(u)
 	}
+	return x.outcome(interim, err)
+}
+
+// abandon ends an exchange whose client is gone.
+func (x *exchange) abandon() verdict {
+	x.u.Abort(errGone)
+	x.release()
+	x.endpoint.Done(cluster.Outcome{Result: balance.Nothing})
+	x.gone = true
+	x.d.Abort(errGone)
+	return over
+}
+
+// outcome is what follows when the head of a response is there, or an error.
+func (x *exchange) outcome(interim bool, err error) (verdict, error) {
+	u, ep := x.u, x.endpoint
 	// Since looks at one clock of the system, Now at two.
-	x.waited = time.Since(start)
-	now := start.Add(x.waited)
+	x.waited = time.Since(x.start)
+	now := x.start.Add(x.waited)
 	x.answered = now
 	x.e.clusters.Note(now)
 	if err != nil {
 		return x.lost(ep, u, err, interim)
+	}
+	if x.watch == &x.own {
+		x.watch.attend(nil) // what is written will tell
 	}
 	r := &x.resp
 	x.upstream = r.Status
@@ -210,11 +269,18 @@ func idempotent(method []byte) bool {
 // lost decides what follows from an attempt without response.
 func (x *exchange) lost(ep *cluster.Endpoint, u stream.Upstream, err error, interim bool) (verdict, error) {
 	x.pump.halt(x)
-	fresh := u.Fresh()
+	fresh, begun, unread := u.Fresh(), false, false
+	if x.single != nil {
+		begun, unread = x.single.Begun(), x.single.Unread()
+	} else {
+		// An endpoint that ends one of many exchanges has looked at it.
+		var reset *h2.ResetError
+		begun = errors.As(err, &reset)
+	}
 	u.Abort(err)
 	x.release()
 	src := x.pump.src
-	if x.watch.left() && src == nil {
+	if src == nil && (x.watch.left() || x.left.Load() && isTimeout(err)) {
 		src = errGone
 	}
 	if src != nil {
@@ -225,9 +291,12 @@ func (x *exchange) lost(ep *cluster.Endpoint, u stream.Upstream, err error, inte
 	}
 	timeout := isTimeout(err)
 	closed := errors.Is(err, stream.ErrClosed) && !interim
-	refusal := errors.Is(err, stream.ErrRefused)
+	refusal := errors.Is(err, stream.ErrRefused) || closed && unread
+	// A kept connection that ends without a word was most likely ended before the
+	// request came; but an endpoint may have died of it, too.
+	kept := closed && !fresh && !begun
 	result := balance.Failure
-	if closed && !fresh || refusal {
+	if refusal || kept {
 		result = balance.Nothing
 	}
 	ep.Done(cluster.Outcome{Result: result})
@@ -236,8 +305,8 @@ func (x *exchange) lost(ep *cluster.Endpoint, u stream.Upstream, err error, inte
 	}
 	retry := &x.at.policy.Retry
 	switch {
-	case refusal, closed && !fresh:
-		// It was not looked at, and another connection may do, be it to the same endpoint.
+	case refusal, kept && x.may():
+		// Another connection may do, be it to the same endpoint.
 		return stale, err
 	case retry.Off:
 		return refused, err
@@ -249,7 +318,10 @@ func (x *exchange) lost(ep *cluster.Endpoint, u stream.Upstream, err error, inte
 
 // receive reads the head of the final response, and passes those before it.
 func (x *exchange) receive(u stream.Upstream) (interim bool, err error) {
-	asked := x.single == nil || x.pump.kind == streamed
+	return x.await(u, x.single == nil || x.pump.kind == streamed)
+}
+
+func (x *exchange) await(u stream.Upstream, asked bool) (interim bool, err error) {
 	for {
 		if !asked {
 			err, asked = x.single.Ask(&x.resp), true

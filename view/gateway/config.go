@@ -72,8 +72,9 @@ type Limits struct {
 	Body        int64 // of a request, if the policy says nothing; 0: 1 GiB, -1: none
 	Connections int   // of clients; 0: 65536
 	// BodyRate is what a client must send of a body with a known length on
-	// average, in bytes per second, after 30 s; 0: 240, -1: any.
-	BodyRate int
+	// average, in bytes per second, after BodyGrace; 0: 240, -1: any.
+	BodyRate  int
+	BodyGrace time.Duration // of waiting for the client; 0: 30 s
 }
 
 func (c *Config) complete() error {
@@ -111,6 +112,9 @@ func (c *Config) complete() error {
 	}
 	if l.BodyRate == 0 {
 		l.BodyRate = 240
+	}
+	if l.BodyGrace <= 0 {
+		l.BodyGrace = 30 * time.Second
 	}
 	seen := map[string]bool{}
 	for _, x := range c.Listeners {

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -18,6 +19,7 @@ import (
 	"github.com/fingerpost/fingerpost/view/gateway/h2"
 	"github.com/fingerpost/fingerpost/view/gateway/observe"
 	"github.com/fingerpost/fingerpost/view/gateway/route"
+	"github.com/fingerpost/fingerpost/view/gateway/socket"
 	codec "github.com/fingerpost/fingerpost/wire/http/h1"
 )
 
@@ -51,6 +53,7 @@ type Engine struct {
 	listenMu  sync.Mutex
 	listeners []*listener
 	conns     registry
+	poller    *socket.Poller // nil: there is none here
 	crew      crew
 	tunnels   tunnels
 	stopping  atomic.Bool
@@ -64,7 +67,7 @@ var _ catalog.View = (*Engine)(nil)
 type state struct {
 	table   *route.Table
 	routes  bool // SetRoutes was called
-	synced  bool // the catalog was read completely once
+	synced  bool // the catalog was read completely once, in this run or an earlier one
 	ready   bool // both
 	carried bool // a host's TLS is passed through
 }
@@ -93,7 +96,7 @@ func New(cfg Config) (*Engine, error) {
 		e.metrics.Watch(e.access)
 	}
 	e.http1 = h1.NewServer(h1.Config{
-		Limits: cfg.Limits.Head, Idle: cfg.Timeouts.Idle, Head: cfg.Timeouts.Head, Refuse: e.refuse,
+		Limits: cfg.Limits.Head, Idle: cfg.Timeouts.Idle, Head: cfg.Timeouts.Head, Refuse: e.refuse, Go: e.crew.run,
 	})
 	if err := e.secure(); err != nil {
 		return nil, err
@@ -127,7 +130,8 @@ func (e *Engine) Apply(ctx context.Context, b catalog.Batch) error {
 	if err := e.clusters.Apply(ctx, b); err != nil {
 		return err
 	}
-	if s := e.state.Load(); !s.synced && b.Snapshot.Freshness().Synced {
+	// A catalog of an earlier run will do: it is marked as stale, not as synced.
+	if f := b.Snapshot.Freshness(); !e.state.Load().synced && (f.Synced || f.Stale() && services(b.Snapshot) > 0) {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		n := *e.state.Load()
@@ -135,6 +139,11 @@ func (e *Engine) Apply(ctx context.Context, b catalog.Batch) error {
 		e.publish(&n)
 	}
 	return nil
+}
+
+func services(s *catalog.Snapshot) int {
+	n, _ := s.Len()
+	return n
 }
 
 // SetRoutes takes what changed of the routes. The first call makes them known,
@@ -205,9 +214,16 @@ func (e *Engine) Run(ctx context.Context) error {
 	if e.access != nil {
 		wg.Go(func() { _ = e.access.Run(inner) })
 	}
+	if p, err := socket.NewPoller(); err == nil {
+		e.poller = p
+		e.dialer.poller.Store(p)
+		defer p.Close()
+	} else if !errors.Is(err, errors.ErrUnsupported) {
+		e.log.Warn("connections are served by a goroutine each, which costs more", "err", err)
+	}
 	var accepting sync.WaitGroup
 	for _, l := range e.listeners {
-		for range l.acceptors() {
+		if !e.poll(l) {
 			accepting.Go(func() { e.accept(l) })
 		}
 	}
@@ -257,7 +273,7 @@ func (e *Engine) Addrs() []net.Addr {
 	defer e.listenMu.Unlock()
 	var out []net.Addr
 	for _, l := range e.listeners {
-		out = append(out, l.l.Addr())
+		out = append(out, l.addr)
 	}
 	return out
 }

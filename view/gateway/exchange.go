@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fingerpost/fingerpost/view/gateway/cluster"
@@ -33,10 +34,14 @@ type exchange struct {
 	at   *place
 	pump pump
 
-	plain  *h1.Conn   // d, if that speaks HTTP/1
+	plain *h1.Conn    // d, if that speaks HTTP/1
+	told  bool        // the Poller's goroutine is here: nothing may wait
+	left  atomic.Bool // the client will not send any more, and may be gone
+	course
 	single *h1.Client // u, if that does
 	// watch hears when the client gives up; nil: it cannot tell.
 	watch *watch
+	own   watch // of a client of HTTP/1
 
 	captures [][]byte
 	tried    []*cluster.Endpoint
@@ -65,23 +70,41 @@ var exchanges = sync.Pool{New: func() any {
 	}
 }}
 
-// serve answers a request, whatever happens.
-func (e *Engine) serve(peer *stream.Peer, d stream.Downstream) {
+// serve answers a request, whatever happens. false: that is not over yet, and the
+// connection of the client will be told.
+func (e *Engine) serve(peer *stream.Peer, d stream.Downstream) (done bool) {
 	x := exchanges.Get().(*exchange)
 	over := false
 	defer func() {
 		if !over {
 			x.failed(recover())
+			done = true
 		}
 	}()
 	x.e, x.d, x.req = e, d, d.Request()
-	x.plain, _ = d.(*h1.Conn)
+	if x.plain, _ = d.(*h1.Conn); x.plain != nil {
+		x.told = x.plain.Told()
+	}
 	x.now = e.clock.now()
 	e.clusters.Note(x.now)
 	if x.f.Fetch == nil {
 		x.f.Fetch = x.fetch
 	}
-	x.run(peer)
+	if x.run(peer) {
+		over = true
+		return false
+	}
+	x.end()
+	over = true
+	return true
+}
+
+// end ends an exchange.
+func (x *exchange) end() {
+	if x.watch == &x.own {
+		x.plain.Socket().Leaves(nil)
+		x.own.forget()
+	}
 	x.f.Done()
 	x.record()
 	if x.plain != nil {
@@ -89,7 +112,6 @@ func (e *Engine) serve(peer *stream.Peer, d stream.Downstream) {
 	}
 	x.reset()
 	exchanges.Put(x)
-	over = true
 }
 
 // failed ends an exchange that met a mistake of ours. The others go on, and what
@@ -115,41 +137,39 @@ func (x *exchange) reset() {
 	x.q.Host, x.q.Path, x.q.Method, x.q.Fields = nil, nil, nil, nil
 	x.attempts, x.status, x.upstream, x.sent, x.received, x.waited = 0, 0, 0, 0, 0, 0
 	x.gone, x.broken, x.by, x.last = false, false, "", time.Time{}
-	x.watch, x.plain, x.single = nil, nil, nil
+	x.watch, x.plain, x.single, x.told = nil, nil, nil, false
+	x.left.Store(false)
+	x.course = course{}
 	x.pump.reset()
 }
 
-// run does what has to be done before an endpoint is asked.
-func (x *exchange) run(peer *stream.Peer) {
+// run does what has to be done before an endpoint is asked, and has one asked.
+// true: the exchange is not over.
+func (x *exchange) run(peer *stream.Peer) (pending bool) {
 	e := x.e
 	e.filters.Begin(&x.f, peer, x.req, x.now)
 	s := e.state.Load()
 	if !s.ready {
-		x.answer(503, nil, nil, "The gateway does not know its routes yet.")
-		return
+		return x.answer(503, nil, nil, "The gateway does not know its routes yet.")
 	}
 	if string(x.req.Method) == "TRACE" {
 		// It would echo what scripts must not see, such as cookies.
-		x.answer(405, nil, nil, "")
-		return
+		return x.answer(405, nil, nil, "")
 	}
 	q := &x.q
 	q.Host, q.Path, q.Method, q.Fields = x.req.Authority, x.req.Path, x.req.Method, x.req.Fields
 	m := s.table.Match(q)
 	if m.Refused != "" {
-		x.answer(400, nil, nil, m.Refused)
-		return
+		return x.answer(400, nil, nil, m.Refused)
 	}
 	l, _ := m.Data.(*lazy)
 	if l == nil {
-		x.unmatched()
-		return
+		return x.unmatched()
 	}
 	t := l.of(s)
 	x.to = t
 	if t.chain == nil {
-		x.answer(503, nil, nil, "The route cannot be served as it is configured.")
-		return
+		return x.answer(503, nil, nil, "The route cannot be served as it is configured.")
 	}
 	if m.Forward != nil {
 		x.forward(m.Forward)
@@ -160,24 +180,30 @@ func (x *exchange) run(peer *stream.Peer) {
 		}
 		x.f.Captures = x.captures
 	}
+	if x.told && t.slow {
+		return x.hand(x.admit)
+	}
+	return x.admit()
+}
+
+// admit lets the filters decide, and goes on.
+func (x *exchange) admit() (pending bool) {
+	t := x.to
 	if a := t.chain.Request(&x.f); a != nil {
 		x.by = a.By
-		x.answer(a.Status, a.Fields, a.Body, "")
-		return
+		return x.answer(a.Status, a.Fields, a.Body, "")
 	}
 	x.at = &t.primary
 	if t.problem != "" {
-		x.unavailable(503, t.problem)
-		return
+		return x.unavailable(503, t.problem)
 	}
 	if c := x.f.Canary; c >= 0 && c < len(t.canaries) {
 		x.at = &t.canaries[c]
 	}
 	if x.at.body >= 0 && x.req.Length > x.at.body {
-		x.answer(413, nil, nil, "")
-		return
+		return x.answer(413, nil, nil, "")
 	}
-	x.deliver(x.at.choose())
+	return x.deliver(x.at.choose())
 }
 
 // forward replaces the path by what was matched, and keeps the query.
@@ -193,24 +219,26 @@ func (x *exchange) forward(path []byte) {
 }
 
 // unmatched answers what no rule takes.
-func (x *exchange) unmatched() {
+func (x *exchange) unmatched() (pending bool) {
 	if string(x.req.Path) == "/healthz" && (string(x.req.Method) == "GET" || string(x.req.Method) == "HEAD") {
-		x.answer(200, nil, []byte("ok\n"), "")
-		return
+		return x.answer(200, nil, []byte("ok\n"), "")
 	}
-	x.answer(404, nil, nil, "")
+	return x.answer(404, nil, nil, "")
 }
 
 // unavailable answers when no endpoint can: by the service for that, if the
 // rule has one.
-func (x *exchange) unavailable(status int, reason string) {
+func (x *exchange) unavailable(status int, reason string) (pending bool) {
 	x.e.cfg.Log.Debug("request not delivered", "host", string(x.f.Authority), "path", string(x.f.Path), "status", status, "reason", reason)
 	if x.to != nil && x.to.errors != nil && !x.pump.started {
+		if x.told {
+			return x.hand(func() bool { return x.unavailable(status, reason) })
+		}
 		if x.fromErrors(status) {
-			return
+			return false
 		}
 	}
-	x.answer(status, nil, nil, "")
+	return x.answer(status, nil, nil, "")
 }
 
 // statusOf is what a client is told about an error of an endpoint.

@@ -209,18 +209,20 @@ func TestNoBody(t *testing.T) {
 // TestTrailers: both ways, and interim responses.
 func TestTrailers(t *testing.T) {
 	r := newRig(t, Config{}, policy(), newEndpoint(t, func(w *wire, _ int) {
-		w.head()
+		if h := w.head(); !strings.Contains(h, "\r\nTrailer: X-Sum\r\n") {
+			t.Errorf("the endpoint is not told of trailers: %q", h)
+		}
 		got := w.body(len("5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n"))
 		if got != "5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n" {
 			t.Errorf("the endpoint got %q", got)
 		}
-		w.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Back: 2\r\n\r\n")
+		w.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nTrailer: X-Back\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Back: 2\r\n\r\n")
 	}))
-	c := r.client().send("POST / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n")
+	c := r.client().send("POST / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n")
 	if h := c.head(); !strings.HasPrefix(h, "HTTP/1.1 103") || !strings.Contains(h, "Link: </a>") {
 		t.Errorf("interim: %s", h)
 	}
-	if h := c.head(); !strings.HasPrefix(h, "HTTP/1.1 200") {
+	if h := c.head(); !strings.HasPrefix(h, "HTTP/1.1 200") || !strings.Contains(h, "\r\nTrailer: X-Back\r\n") {
 		t.Errorf("final: %s", h)
 	}
 	want := "2\r\nok\r\n0\r\nX-Back: 2\r\n\r\n"

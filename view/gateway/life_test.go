@@ -69,12 +69,13 @@ func TestUpgrade(t *testing.T) {
 }
 
 func TestTunnelIdle(t *testing.T) {
-	r := newRig(t, Config{Timeouts: Timeouts{Tunnel: 100 * time.Millisecond}}, policy(), newEndpoint(t, chat))
+	t.Parallel() // it waits
+	r := newRig(t, Config{Timeouts: Timeouts{Tunnel: 4 * time.Second}}, policy(), newEndpoint(t, chat))
 	c := r.client().send(upgrade)
 	c.head()
 	c.body(len("welcome"))
 	for range 3 { // longer than the limit altogether
-		<-time.After(60 * time.Millisecond)
+		<-time.After(1500 * time.Millisecond)
 		c.send("x").body(1)
 	}
 	_ = c.closed()
@@ -99,7 +100,8 @@ func TestConnect(t *testing.T) {
 
 // TestSlow: who sends a head or a body too slowly is told so.
 func TestSlow(t *testing.T) {
-	cfg := Config{Timeouts: Timeouts{Head: 100 * time.Millisecond, BodyRead: 100 * time.Millisecond, Idle: 100 * time.Millisecond}}
+	t.Parallel() // it waits
+	cfg := Config{Timeouts: Timeouts{Head: 2 * time.Second, BodyRead: 2 * time.Second, Idle: 2 * time.Second}}
 	r := newRig(t, cfg, policy(), newEndpoint(t, hello("x")))
 	c := r.client().send("GET / HTTP/1.1\r\nHost:")
 	c.want(408)
@@ -114,7 +116,7 @@ func TestSlow(t *testing.T) {
 			if _, err := io.WriteString(c.Conn, "G"); err != nil {
 				return
 			}
-			<-time.After(10 * time.Millisecond)
+			<-time.After(50 * time.Millisecond)
 		}
 	}()
 	c.want(408)
@@ -233,7 +235,7 @@ func TestTLS(t *testing.T) {
 	for _, protocols := range [][]string{{"http/1.1"}, {"h2"}} {
 		roots := &tls.Config{InsecureSkipVerify: true, ServerName: "shop.example.com", NextProtos: protocols}
 		tr := &http.Transport{TLSClientConfig: roots, ForceAttemptHTTP2: protocols[0] == "h2"}
-		c := &http.Client{Transport: tr, Timeout: 10 * time.Second}
+		c := &http.Client{Transport: tr, Timeout: patience}
 		for range 3 {
 			req, _ := http.NewRequest("GET", "https://"+r.addr+"/x", nil)
 			req.Host = "shop.example.com"
@@ -261,7 +263,7 @@ func TestH2C(t *testing.T) {
 	p.SetUnencryptedHTTP2(true)
 	tr := &http.Transport{Protocols: &p}
 	defer tr.CloseIdleConnections()
-	resp, err := (&http.Client{Transport: tr, Timeout: 10 * time.Second}).Get("http://" + r.addr)
+	resp, err := (&http.Client{Transport: tr, Timeout: patience}).Get("http://" + r.addr)
 	if err != nil {
 		t.Fatal(err)
 	}

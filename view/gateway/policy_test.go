@@ -49,7 +49,7 @@ func both(t *testing.T, f func(t *testing.T, c *http.Client)) {
 				h2c(tr.Protocols)
 			}
 			defer tr.CloseIdleConnections()
-			f(t, &http.Client{Transport: tr, Timeout: 20 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }})
+			f(t, &http.Client{Transport: tr, Timeout: patience, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }})
 		})
 	}
 }

@@ -19,6 +19,10 @@ import (
 	"github.com/fingerpost/fingerpost/view/gateway/route"
 )
 
+// patience is how long anything may take before a test gives up. It is long
+// because machines that run tests are busy; nothing waits for it to pass.
+const patience = 2 * time.Minute
+
 // rig is an engine with one service, default/web, on real sockets.
 type rig struct {
 	t    testing.TB
@@ -109,7 +113,7 @@ type wire struct {
 }
 
 func newWire(t testing.TB, c net.Conn) *wire {
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	return &wire{t, c, bufio.NewReaderSize(c, 64<<10)}
 }
 
@@ -308,7 +312,7 @@ func lengthOf(head string) (n int) {
 // settled waits until no goroutine beyond these is left.
 func settled(t *testing.T, before int) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(patience)
 	for runtime.NumGoroutine() > before {
 		if time.Now().After(deadline) {
 			buf := make([]byte, 1<<20)

@@ -84,11 +84,15 @@ func (x *exchange) collect(expect bool) bool {
 	if !buffered && !x.d.Ready() {
 		return true
 	}
-	x.d.SetReadDeadline(time.Now().Add(x.e.cfg.Timeouts.BodyRead))
+	began := time.Now()
+	x.d.SetReadDeadline(began.Add(x.e.cfg.Timeouts.BodyRead))
 	for {
 		b, end, err := x.d.Next()
 		if err == nil {
 			err = x.count(len(b))
+		}
+		if err == nil && !end && x.req.Length > 0 && x.slow(time.Since(began)) {
+			err = errSlow
 		}
 		if err != nil {
 			x.clientFailed(err)
@@ -307,7 +311,7 @@ func (x *exchange) flow(u stream.Upstream) (src, dst error) {
 		}
 		if !ready && x.req.Length > 0 {
 			waited += time.Since(before)
-			if rate := x.e.cfg.Limits.BodyRate; rate > 0 && waited > 30*time.Second && float64(x.received) < float64(rate)*waited.Seconds() {
+			if x.slow(waited) {
 				return errSlow, nil
 			}
 		}
@@ -325,6 +329,12 @@ func (x *exchange) flow(u stream.Upstream) (src, dst error) {
 		}
 	}
 	return nil, nil
+}
+
+// slow says that a body comes too slowly, of whose client this was waited for.
+func (x *exchange) slow(waited time.Duration) bool {
+	l := &x.e.cfg.Limits
+	return l.BodyRate > 0 && waited > l.BodyGrace && float64(x.received) < float64(l.BodyRate)*waited.Seconds()
 }
 
 // finish ends the body towards the endpoint.

@@ -22,6 +22,8 @@ type client struct {
 	e    *Engine
 	l    *listener
 	c    *socket.Conn
+	raw  socket.Polled // c, if a Poller accepted it
+	http h1.Conn       // what one points to
 	peer stream.Peer
 	one  atomic.Pointer[h1.Conn] // once it is known that it speaks HTTP/1
 	stop atomic.Pointer[func()]  // of other protocols: drains
@@ -55,10 +57,34 @@ func (k *client) quit() {
 
 // kill ends it now.
 func (k *client) kill() {
-	if t, ok := k.c.Conn.(*net.TCPConn); ok {
+	if t, ok := k.c.Conn.(interface{ SetLinger(int) error }); ok {
 		_ = t.SetLinger(0)
 	}
 	_ = k.c.Close()
+}
+
+// Readable takes the first bytes of a connection that a Poller tells of, and then
+// what it tells the connection.
+func (k *client) Readable(left bool) {
+	if c := k.one.Load(); c != nil {
+		c.Readable(left)
+		return
+	}
+	b, n, err := k.c.Take(socket.Small)
+	switch {
+	case err != nil:
+		k.c.Wait()
+		k.close()
+	case b == nil:
+	case string(b.B[:min(n, 4)]) == preface[:min(n, 4)]:
+		first := append([]byte(nil), b.B[:n]...)
+		b.Put()
+		k.c.Wait()
+		k.e.crew.run(func() { k.plain(first) })
+	default:
+		k.http1(k.c, nil)
+		k.one.Load().First(b, n, left)
+	}
 }
 
 // serve finds out what the client speaks.
@@ -100,6 +126,12 @@ func (k *client) serve() {
 		first = append(first, b.B[:n]...)
 		b.Put()
 	}
+	k.plain(first)
+}
+
+// plain finds out which version of HTTP follows the first bytes, without TLS.
+func (k *client) plain(first []byte) {
+	conn := net.Conn(k.c)
 	// "PRI " is no method of HTTP/1; enough must be there to tell.
 	for len(first) < len(preface) && string(first) == preface[:len(first)] {
 		b, n, err := k.c.ReadBuffer(socket.Small)
@@ -128,19 +160,23 @@ func (k *client) close() {
 
 func (k *client) handle(d stream.Downstream) { k.e.serve(&k.peer, d) }
 
+// Exchange is of h1.Owner.
+func (k *client) Exchange(c *h1.Conn) bool { return k.e.serve(&k.peer, c) }
+
+// Ended is of h1.Owner.
+func (k *client) Ended(*h1.Conn) { k.e.conns.remove(k) }
+
 // http1 makes the connection one of HTTP/1; first was read from it already.
 func (k *client) http1(conn net.Conn, first []byte) {
-	c := k.e.http1.Conn(conn, first, k.handle)
+	c := &k.http
+	k.e.http1.Init(c, conn, first, k)
 	k.one.Store(c)
 	if k.end.Load() {
 		c.Quit()
 	}
 }
 
-func (k *client) run() {
-	k.one.Load().Serve()
-	k.e.conns.remove(k)
-}
+func (k *client) run() { k.one.Load().Serve() }
 
 // http2 serves a connection of HTTP/2.
 func (k *client) http2(conn net.Conn) {
@@ -232,7 +268,10 @@ func (k *client) secure(first []byte) {
 		go k.http2(t)
 		return
 	}
-	k.http1(t, nil)
+	if k.http1(t, nil); k.http.Socket() != nil {
+		k.run() // until it waits, which is at once
+		return
+	}
 	go k.run()
 }
 

@@ -24,7 +24,8 @@ func (x *exchange) ask(c *cluster.Cluster, req *http.Request, r *http.Response) 
 	t := &x.e.cfg.Timeouts
 	q := cluster.Query{}
 	var last error
-	for try := range 3 {
+	// What was refused or had been closed is no try.
+	for losses, refusals, stales := 0, 0, 0; losses < 3; {
 		ep, problem := c.Pick(&q)
 		if ep == nil {
 			if last == nil {
@@ -35,8 +36,13 @@ func (x *exchange) ask(c *cluster.Cluster, req *http.Request, r *http.Response) 
 		u, err := ep.Connect(context.Background(), t.Connect)
 		if err != nil {
 			ep.Done(cluster.Outcome{Result: balance.Failure})
-			last = err
 			q.Tried = append(q.Tried, ep)
+			if last = err; isTimeout(err) {
+				losses++
+			}
+			if refusals++; refusals > maxConnects {
+				break
+			}
 			continue
 		}
 		now := time.Now()
@@ -54,10 +60,11 @@ func (x *exchange) ask(c *cluster.Cluster, req *http.Request, r *http.Response) 
 		u.Abort(err)
 		u.Release()
 		last = err
-		if !fresh && try < 2 {
+		if stales++; !fresh && stales <= maxStale {
 			ep.Done(cluster.Outcome{Result: balance.Nothing})
 			continue
 		}
+		losses++
 		ep.Done(cluster.Outcome{Result: balance.Failure})
 		q.Tried = append(q.Tried, ep)
 	}

@@ -53,6 +53,7 @@ type target struct {
 	rule     *route.Rule
 	chain    *filter.Chain
 	problem  string // why it cannot serve; "": it can
+	slow     bool   // its filters may wait, or think for long
 	primary  place
 	canaries []place
 	// errors answers for statuses of CustomErrors and for a missing endpoint.
@@ -80,7 +81,7 @@ type share struct {
 
 // prepare makes the target of a rule.
 func (e *Engine) prepare(h *route.Host, r *route.Rule) *target {
-	t := &target{rule: r, problem: r.Problem, counters: e.counters(h, r.Origin, r.Backends, false)}
+	t := &target{rule: r, problem: r.Problem, slow: r.Policy.Auth != nil || r.Policy.Basic != nil, counters: e.counters(h, r.Origin, r.Backends, false)}
 	chain, err := e.filters.Compile(h, r)
 	if err != nil {
 		t.problem = err.Error() // the log has it from check

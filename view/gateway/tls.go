@@ -57,6 +57,7 @@ type dialer struct {
 	d       net.Dialer
 	configs sync.Map // *cluster.TLS -> *tls.Config
 	size    atomic.Int64
+	poller  atomic.Pointer[socket.Poller] // for those without TLS; nil: the runtime's
 }
 
 func newDialer() *dialer {
@@ -64,6 +65,13 @@ func newDialer() *dialer {
 }
 
 func (d *dialer) dial(ctx context.Context, addr netip.AddrPort, t *cluster.TLS) (net.Conn, error) {
+	if p := d.poller.Load(); t == nil && p != nil && addr.Addr().Zone() == "" {
+		c, err := p.Dial(ctx, addr)
+		if err != nil {
+			return nil, err
+		}
+		return c, nil
+	}
 	c, err := d.d.DialTCP(ctx, "tcp", netip.AddrPort{}, addr)
 	if err != nil {
 		return nil, err
@@ -96,6 +104,7 @@ func (d *dialer) config(t *cluster.TLS) *tls.Config {
 	}
 	var roots *x509.CertPool
 	if p := t.Endpoint; p != nil {
+		c.MinVersion, c.MaxVersion = max(c.MinVersion, p.MinVersion), p.MaxVersion
 		if p.ServerName != "" {
 			c.ServerName = p.ServerName
 		}
@@ -113,8 +122,12 @@ func (d *dialer) config(t *cluster.TLS) *tls.Config {
 	if c.ServerName == "" {
 		c.InsecureSkipVerify = true
 		if roots != nil {
-			c.VerifyConnection = func(cs tls.ConnectionState) error { return signed(cs, roots) }
+			depth := t.Endpoint.Depth
+			c.VerifyConnection = func(cs tls.ConnectionState) error { return signed(cs, roots, depth) }
 		}
+	}
+	if p := t.Endpoint; p != nil && roots != nil && p.Depth > 0 && c.VerifyConnection == nil {
+		c.VerifyConnection = func(cs tls.ConnectionState) error { return shallow(cs.VerifiedChains, p.Depth) }
 	}
 	// Clusters come and go; what they leave here does no harm, but is bounded.
 	if d.size.Add(1) > 4096 {
@@ -127,7 +140,7 @@ func (d *dialer) config(t *cluster.TLS) *tls.Config {
 
 // signed checks a chain without a name: that of an endpoint whose policy names
 // authorities but no host.
-func signed(cs tls.ConnectionState, roots *x509.CertPool) error {
+func signed(cs tls.ConnectionState, roots *x509.CertPool, depth int) error {
 	if len(cs.PeerCertificates) == 0 {
 		return errors.New("gateway: the endpoint shows no certificate")
 	}
@@ -135,8 +148,22 @@ func signed(cs tls.ConnectionState, roots *x509.CertPool) error {
 	for _, c := range cs.PeerCertificates[1:] {
 		o.Intermediates.AddCert(c)
 	}
-	_, err := cs.PeerCertificates[0].Verify(o)
-	return err
+	chains, err := cs.PeerCertificates[0].Verify(o)
+	if err != nil || depth <= 0 {
+		return err
+	}
+	return shallow(chains, depth)
+}
+
+// shallow says that one of the chains has no more than so many certificates between
+// that of the endpoint and the authority.
+func shallow(chains [][]*x509.Certificate, depth int) error {
+	for _, c := range chains {
+		if len(c)-2 <= depth {
+			return nil
+		}
+	}
+	return fmt.Errorf("gateway: more than %d certificates between the endpoint's and an authority", depth)
 }
 
 // pass carries TLS to a backend without ending it.

@@ -29,8 +29,9 @@ const Unknown int64 = -1
 
 // Request is the head of a request. Fields hold neither Host nor what frames
 // the body or governs the connection (Connection, Keep-Alive, Proxy-Connection,
-// Transfer-Encoding, Content-Length, Upgrade, TE, Trailer, HTTP2-Settings and what
-// Connection names): a decoder has drawn the conclusions from these and left them out.
+// Transfer-Encoding, Content-Length, Upgrade, TE, HTTP2-Settings and what Connection
+// names): a decoder has drawn the conclusions from these and left them out. Trailer
+// is among them if trailers may follow.
 type Request struct {
 	Version   Version
 	Method    []byte // case-sensitive token

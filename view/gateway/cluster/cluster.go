@@ -24,6 +24,11 @@ type Cluster struct {
 
 	opened, refused, ejections, retries, denied atomic.Uint64
 
+	// barred is since when nobody could be reached, 0: somebody can; queued are the
+	// requests that wait for it.
+	barred atomic.Int64
+	queued atomic.Int32
+
 	mu     sync.Mutex // one change at a time
 	closed bool
 	name   external
@@ -169,6 +174,7 @@ func (c *Cluster) swap(found []candidate, problem Problem) {
 		e := before[f.identity]
 		if e == nil {
 			e = newEndpoint(c, f.identity)
+			c.barred.Store(0) // it may need a moment, too
 			// In a list that is new altogether nobody starts slower than others.
 			if len(old.endpoints) > 0 {
 				e.since = now
@@ -187,6 +193,7 @@ func (c *Cluster) swap(found []candidate, problem Problem) {
 	next.group = balance.NewGroup(members, c.health, balance.Options{
 		Algorithm: c.key.Balance.Algorithm,
 		Bounded:   c.key.Balance.Bounded,
+		Subset:    c.key.Balance.Subset,
 		SlowStart: slow,
 		// Else every change would send the next request to the first one.
 		Start: rand.Uint64(),

@@ -13,6 +13,7 @@ import (
 	"github.com/fingerpost/fingerpost/balance"
 	"github.com/fingerpost/fingerpost/catalog"
 	"github.com/fingerpost/fingerpost/view/gateway/route"
+	"github.com/fingerpost/fingerpost/view/gateway/socket"
 	"github.com/fingerpost/fingerpost/view/gateway/stream"
 )
 
@@ -178,10 +179,22 @@ func (e *Endpoint) Connect(ctx context.Context, within time.Duration) (stream.Up
 			return e.connectShared(ctx, within)
 		}
 	}
-	if s := e.take(); s != nil {
+	if s := e.take(nil); s != nil {
 		return s.codec.Open(true), nil
 	}
 	return e.connectNew(ctx, within)
+}
+
+// Kept is Connect for who cannot wait: it gives a connection of HTTP/1 that is there,
+// best one that the same core serves as beside, or nil.
+func (e *Endpoint) Kept(beside *socket.Conn) stream.Upstream {
+	if e.cluster.key.Protocol != route.HTTP {
+		return nil
+	}
+	if s := e.take(beside); s != nil {
+		return s.codec.Open(true)
+	}
+	return nil
 }
 
 // Dial opens a connection for bytes that are not HTTP (TLS that is passed on). It

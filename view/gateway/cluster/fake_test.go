@@ -177,7 +177,7 @@ func (w *world) pick(c *Cluster, q Query) *Endpoint {
 
 func (w *world) connect(e *Endpoint) *line {
 	w.t.Helper()
-	up, err := e.Connect(w.t.Context(), time.Second)
+	up, err := e.Connect(w.t.Context(), time.Minute)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -188,7 +188,7 @@ func (w *world) connect(e *Endpoint) *line {
 func (w *world) fail(e *Endpoint) {
 	w.t.Helper()
 	w.pipes.refuse(syscall.ECONNREFUSED)
-	_, err := e.Connect(context.Background(), time.Second)
+	_, err := e.Connect(context.Background(), time.Minute)
 	w.pipes.refuse(nil)
 	if !errors.Is(err, syscall.ECONNREFUSED) {
 		w.t.Fatalf("connecting: %v", err)

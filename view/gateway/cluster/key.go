@@ -22,6 +22,7 @@ type Key struct {
 type Balance struct {
 	Algorithm balance.Algorithm
 	Bounded   int           // per cent, see balance.Options
+	Subset    int           // with RingHash, see balance.Options
 	SlowStart time.Duration // 0: that of Config
 }
 
@@ -37,6 +38,9 @@ func KeyOf(b *route.Backend, p *route.Policy) (Key, error) {
 	}
 	if a == balance.RingHash || a == balance.Maglev {
 		k.Balance.Bounded = p.Balance.Bounded
+	}
+	if a == balance.RingHash {
+		k.Balance.Subset = p.Balance.Subset
 	}
 	if k.secure() {
 		k.TLS = p.EndpointTLS

@@ -93,7 +93,7 @@ func kill(t *testing.T, a balance.Algorithm) {
 				t.Log(problem)
 				return false
 			}
-			up, err := e.Connect(t.Context(), time.Second)
+			up, err := e.Connect(t.Context(), time.Minute)
 			if err != nil {
 				e.Done(Outcome{})
 				q.Tried = append(q.Tried, e)

@@ -4,6 +4,8 @@ import (
 	"net"
 	"slices"
 	"time"
+
+	"github.com/fingerpost/fingerpost/view/gateway/socket"
 )
 
 // Slot is the place of a connection in the pool of its endpoint. Its codec says
@@ -13,9 +15,16 @@ type Slot struct {
 	codec    HTTP1
 	since    time.Duration // idle since
 	probe    probe
+	sock     *socket.Conn // that a Poller tells of; nil: none does
 }
 
-func newSlot(e *Endpoint, conn net.Conn) *Slot { return &Slot{endpoint: e, probe: newProbe(conn)} }
+func newSlot(e *Endpoint, conn net.Conn) *Slot {
+	s := &Slot{endpoint: e, probe: newProbe(conn)}
+	if k, ok := conn.(*socket.Conn); ok && k.Polled() {
+		s.sock = k
+	}
+	return s
+}
 
 // Endpoint is whose connection it is.
 func (s *Slot) Endpoint() *Endpoint { return s.endpoint }
@@ -62,9 +71,27 @@ func alert(head []byte) bool {
 	return head[0] == 21 || head[0] == 23 && head[3] == 0 && head[4] <= 19
 }
 
+// nearby is among how many of the connections used last one is looked for that the
+// same core serves.
+const nearby = 8
+
+// last is the place of the idle connection to be used: the one used last, better one
+// that the same goroutine as beside's is told of. e.mu is held.
+func (e *Endpoint) last(beside *socket.Conn) int {
+	n := len(e.idle)
+	if beside != nil {
+		for i := n - 1; i >= max(0, n-nearby); i-- {
+			if s := e.idle[i].sock; s != nil && s.Near(beside) {
+				return i
+			}
+		}
+	}
+	return n - 1
+}
+
 // take gives the idle connection that was used last and is alive, nil if there
-// is none.
-func (e *Endpoint) take() *Slot {
+// is none. beside may be nil: see last.
+func (e *Endpoint) take(beside *socket.Conn) *Slot {
 	cfg := &e.cluster.set.cfg
 	for {
 		e.mu.Lock()
@@ -73,7 +100,9 @@ func (e *Endpoint) take() *Slot {
 			e.mu.Unlock()
 			return nil
 		}
-		s := e.idle[n-1]
+		i := e.last(beside)
+		s := e.idle[i]
+		copy(e.idle[i:], e.idle[i+1:])
 		e.idle[n-1] = nil
 		e.idle = e.idle[:n-1]
 		suspect := e.suspect

@@ -404,14 +404,14 @@ func TestConnectFails(t *testing.T) {
 	w := newWorld(t, Config{})
 	_, e := w.one(Key{})
 	w.pipes.err = errors.New("connection refused")
-	if _, err := e.Connect(t.Context(), time.Second); err == nil || e.Stats().Open != 0 || e.Stats().Ejected == 0 {
+	if _, err := e.Connect(t.Context(), time.Minute); err == nil || e.Stats().Open != 0 || e.Stats().Ejected == 0 {
 		t.Errorf("%v, stats %+v", err, e.Stats())
 	}
-	if _, err := e.Dial(t.Context(), time.Second); err == nil || e.Stats().Open != 0 {
+	if _, err := e.Dial(t.Context(), time.Minute); err == nil || e.Stats().Open != 0 {
 		t.Errorf("%v, stats %+v", err, e.Stats())
 	}
 	w.pipes.err = nil
-	c, err := e.Dial(t.Context(), time.Second)
+	c, err := e.Dial(t.Context(), time.Minute)
 	if err != nil || e.Stats().Open != 0 || e.Stats().Ejected != 0 {
 		t.Errorf("%v, stats %+v", err, e.Stats())
 	}

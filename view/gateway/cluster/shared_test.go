@@ -62,7 +62,7 @@ func newMany(conn net.Conn) (HTTP2, error) { return &many{conn: conn}, nil }
 
 func (w *world) open(e *Endpoint) *oneOfMany {
 	w.t.Helper()
-	up, err := e.Connect(w.t.Context(), time.Second)
+	up, err := e.Connect(w.t.Context(), time.Minute)
 	if err != nil {
 		w.t.Fatal(err)
 	}

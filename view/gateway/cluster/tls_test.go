@@ -82,7 +82,7 @@ func TestLookingAtTLS(t *testing.T) {
 			<-done
 			if version == tls.VersionTLS13 {
 				// What came before the alert is read with the next response.
-				c.SetReadDeadline(time.Now().Add(10 * time.Second))
+				c.SetReadDeadline(time.Now().Add(2 * time.Minute))
 				if _, err := c.Read(make([]byte, 1)); err == nil {
 					t.Fatal("read something")
 				}

@@ -56,6 +56,11 @@ func (b *basic) admit(x *Exchange) *Answer {
 			return nil
 		}
 	}
+	return b.challenged(x)
+}
+
+// challenged asks for a password.
+func (b *basic) challenged(x *Exchange) *Answer {
 	a := x.reply(401, "basic-auth")
 	a.Fields.Add(http.WWWAuthenticate, b.challenge)
 	return a

@@ -14,7 +14,7 @@ var certNames = []string{"ssl-client-verify", "ssl-client-subject-dn", "ssl-clie
 
 // identified asks for the certificate that the host wants.
 func (c *Chain) identified(x *Exchange) *Answer {
-	if !c.cert.Required {
+	if !c.cert.Required && c.cert.Match == nil {
 		return nil
 	}
 	if !x.Peer.TLS {
@@ -30,8 +30,15 @@ func (c *Chain) identified(x *Exchange) *Answer {
 		// one. Browsers that share a connection between hosts open another one.
 		return x.reply(421, "client-certificate")
 	}
-	if id := x.Peer.Client; id == nil || !id.Verified {
+	id := x.Peer.Client
+	if c.cert.Required && (id == nil || !id.Verified) {
 		return c.unidentified(x)
+	}
+	// What a certificate that nobody signed says of itself is anybody's text.
+	if c.cert.Match != nil && (id == nil || !id.Verified || !c.cert.Match.MatchString(id.Subject)) {
+		a := x.reply(403, "client-certificate")
+		a.Body = bytesOf("403 The client certificate is of somebody else\n")
+		return a
 	}
 	return nil
 }

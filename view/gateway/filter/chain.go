@@ -35,6 +35,7 @@ type Chain struct {
 	limit           *limit
 	allow, deny     ranges
 	listed          bool
+	any             bool // one of addresses, password and authentication server is enough
 	basic           *basic
 	auth            *auth
 	canaries        []canary
@@ -51,6 +52,8 @@ type Chain struct {
 	answers   []edit
 	intercept []int
 	about     errorFields
+
+	location, cookieDomain, cookiePath *replacer
 }
 
 // edit is a compiled FieldEdit.
@@ -89,7 +92,8 @@ func compile(s *Set, h *route.Host, r *route.Rule) (*Chain, error) {
 	c.special = c.cert != nil || c.ssl || c.redirect != nil || c.appRoot != nil || c.cors != nil || c.limit != nil || c.listed ||
 		c.basic != nil || c.auth != nil || len(c.canaries) > 0 || c.affinity != nil || c.hash != nil || c.rewrite != nil ||
 		c.upstreamHost != nil || len(c.edits) > 0
-	c.answered = c.cors != nil || c.affinity != nil || len(c.answers) > 0 || s.cfg.HSTS != "" || c.auth != nil
+	c.answered = c.cors != nil || c.affinity != nil || len(c.answers) > 0 || s.cfg.HSTS != "" || c.auth != nil ||
+		c.location != nil || c.cookieDomain != nil || c.cookiePath != nil
 	return c, nil
 }
 
@@ -134,7 +138,7 @@ func (c *Chain) compileRedirects(p *route.Policy) (err error) {
 
 func (c *Chain) compileAccess(p *route.Policy) (err error) {
 	c.allow, c.deny = newRanges(p.Allow), newRanges(p.Deny)
-	c.listed = len(p.Allow) > 0 || len(p.Deny) > 0
+	c.listed, c.any = len(p.Allow) > 0 || len(p.Deny) > 0, p.SatisfyAny
 	if len(p.Allow) > 0 && c.allow.empty() {
 		return fmt.Errorf("filter: the list of allowed addresses holds no valid one: correct it")
 	}
@@ -186,6 +190,15 @@ func (c *Chain) compileFields(p *route.Policy) (err error) {
 		return err
 	}
 	if c.answers, err = edits(c.rule, p.ResponseFields); err != nil {
+		return err
+	}
+	if c.location, err = newReplacer(c.rule, p.Location, false); err != nil {
+		return err
+	}
+	if c.cookieDomain, err = newReplacer(c.rule, p.CookieDomain, true); err != nil {
+		return err
+	}
+	if c.cookiePath, err = newReplacer(c.rule, p.CookiePath, false); err != nil {
 		return err
 	}
 	c.intercept = slices.Clone(p.CustomErrors)
@@ -268,18 +281,8 @@ func (c *Chain) treat(x *Exchange) *Answer {
 			return a
 		}
 	}
-	if c.listed && (c.deny.has(x.Client) || !c.allow.empty() && !c.allow.has(x.Client)) {
-		return x.reply(403, "address")
-	}
-	if c.basic != nil {
-		if a := c.basic.admit(x); a != nil {
-			return a
-		}
-	}
-	if c.auth != nil {
-		if a := c.auth.admit(c, x); a != nil {
-			return a
-		}
+	if a := c.access(x); a != nil {
+		return a
 	}
 	c.choose(x)
 	if c.hash != nil {
@@ -344,6 +347,14 @@ func (e *edit) do(fields *http.Fields, value []byte) {
 func (c *Chain) Response(x *Exchange, r *http.Response) {
 	if !c.answered {
 		return
+	}
+	if x.answer.By == "" { // an endpoint's, or a page that says nothing of places
+		if c.location != nil {
+			c.location.relocate(x, r.Fields)
+		}
+		if c.cookieDomain != nil || c.cookiePath != nil {
+			c.recook(x, r.Fields)
+		}
 	}
 	if c.cors != nil {
 		c.cors.respond(x, r)

@@ -33,33 +33,41 @@ func newCanary(s *Set, c *route.Canary) canary {
 
 // takes decides by header, cookie and weight.
 func (c *canary) takes(x *Exchange) bool {
+	if yes, ok := c.decided(x); ok {
+		return yes
+	}
+	return c.weight > 0 && rand.Uint32N(c.total) < c.weight
+}
+
+// decided says what header and cookie say; ok: they say something.
+func (c *canary) decided(x *Exchange) (yes, ok bool) {
 	if len(c.header) > 0 {
 		if v := x.Request.Fields.Lookup(c.header); v != nil {
 			switch {
 			case len(c.value) > 0:
 				if string(v) == string(c.value) {
-					return true
+					return true, true
 				}
 			case c.pattern != nil:
 				if c.pattern.Match(v) {
-					return true
+					return true, true
 				}
 			case string(v) == "always":
-				return true
+				return true, true
 			case string(v) == "never":
-				return false
+				return false, true
 			}
 		}
 	}
 	if len(c.cookie) > 0 {
 		switch string(cookie(x.Request.Fields, c.cookie)) {
 		case "always":
-			return true
+			return true, true
 		case "never":
-			return false
+			return false, true
 		}
 	}
-	return c.weight > 0 && rand.Uint32N(c.total) < c.weight
+	return false, false
 }
 
 // choose finds the endpoint of the affinity cookie and the canary.
@@ -142,6 +150,9 @@ func newAffinity(s *Set, r *route.Rule, p *route.Affinity) *affinity {
 	out = append(out, "; HttpOnly"...)
 	if p.SameSite != "" {
 		out = append(append(out, "; SameSite="...), attribute(p.SameSite)...)
+	}
+	if p.Partitioned {
+		out = append(out, "; Partitioned"...)
 	}
 	a.attributes = out
 	return a

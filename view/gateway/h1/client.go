@@ -36,6 +36,7 @@ type Client struct {
 	closing  bool // the endpoint closes after this response
 	final    bool // the final response's head was read
 	hijacked bool
+	ended    bool // the endpoint said that nothing more comes
 	aborted  atomic.Bool
 }
 
@@ -51,8 +52,8 @@ func NewClient(c net.Conn, limits *wire.Limits, pool Pool) *Client {
 func (c *Client) Open(kept bool) stream.Upstream {
 	c.fresh = !kept
 	c.final, c.closing = false, false
-	c.out.done, c.out.sent = false, false
-	c.in.ended = false
+	c.out.done, c.out.sent, c.out.took = false, false, 0
+	c.in.ended, c.ended = false, false
 	return c
 }
 
@@ -100,10 +101,11 @@ func (c *Client) Ask(r *http.Response) error {
 	if o := &c.out; sock != nil && sock.Direct() && o.done && o.err == nil && o.buf != nil && o.n > 0 && c.in.cur == nil {
 		b, n, tail := o.buf, o.n, o.tail
 		o.buf, o.n, o.tail, o.sent = nil, 0, nil, true
-		got, k, _, err := sock.Ask(b.B[:n], tail, socket.Medium)
+		got, k, took, err := sock.Ask(b.B[:n], tail, socket.Medium)
 		b.Put()
+		o.took += took
 		if err != nil {
-			return broken(err)
+			return c.lost(err)
 		}
 		c.in.cur, c.in.r, c.in.w = got, 0, k
 	} else if err := o.flush(); err != nil {
@@ -112,12 +114,89 @@ func (c *Client) Ask(r *http.Response) error {
 	return c.Receive(r)
 }
 
+// CanPost says that Post can be called: a Poller tells of the connection, and the
+// request is complete.
+func (c *Client) CanPost() bool {
+	o := &c.out
+	return o.sock != nil && o.sock.Polled() && o.done && o.err == nil && o.buf != nil && o.n > 0 && c.in.cur == nil
+}
+
+// Post sends the request and lets h be told when something of the response may be
+// there, on the goroutine that serves beside. ready: all was sent; if not, calls wait
+// from here on, and Receive is to be called.
+func (c *Client) Post(h socket.Handler, beside *socket.Conn) (ready bool, err error) {
+	o, sock := &c.out, c.out.sock
+	if err := sock.Join(beside); err != nil {
+		return false, broken(err)
+	}
+	sock.Tell(h)
+	b, n, tail := o.buf, o.n, o.tail
+	o.buf, o.n, o.tail, o.sent = nil, 0, nil, true
+	took, err := sock.WriteBoth(b.B[:n], tail)
+	o.took += took
+	b.Put()
+	if err != nil || sock.Backlog() {
+		sock.Wait()
+		if err != nil {
+			return false, broken(err)
+		}
+		return false, nil
+	}
+	sock.Park()
+	return true, nil
+}
+
+// Progress is how much of a response is there.
+type Progress uint8
+
+// What Answer found.
+const (
+	Nothing Progress = iota
+	Some             // Receive is to be called
+	Head             // of the final response, which Receive would have read
+	Whole            // and its body, so that Next does not wait
+)
+
+// Answer reads what has come, without waiting. If that is something or there is an
+// error, calls wait from here on.
+func (c *Client) Answer(r *http.Response) (Progress, error) {
+	b, n, err := c.out.sock.Take(socket.Medium)
+	if b == nil && err == nil {
+		return Nothing, nil
+	}
+	c.out.sock.Wait()
+	if err != nil {
+		return Nothing, c.lost(err)
+	}
+	in := &c.in
+	in.cur, in.r, in.w = b, 0, n
+	r.Reset()
+	n, f, err := wire.ParseResponse(b.B[:n], r, c.method, c.limits)
+	if n == 0 || err != nil || r.Status < 200 {
+		return Some, nil // Receive finds the same
+	}
+	c.take(n, f, r)
+	if in.complete() {
+		return Whole, nil
+	}
+	return Head, nil
+}
+
+// Leave ends waiting for what Post asked for.
+func (c *Client) Leave() { c.out.sock.Wait() }
+
 // Receive reads the head of a response. After a deadline it may be called
 // again.
 func (c *Client) Receive(r *http.Response) error {
 	in := &c.in
+	if sock := c.out.sock; sock != nil && sock.Backlog() {
+		// Of what Post did not get rid of.
+		if err := sock.Settle(); err != nil {
+			return c.lost(err)
+		}
+	}
 	if err := in.first(socket.Medium); err != nil {
-		return broken(err)
+		return c.lost(err)
 	}
 	for seen := 0; ; {
 		b := in.cur.B[in.r:in.w]
@@ -135,11 +214,37 @@ func (c *Client) Receive(r *http.Response) error {
 		seen = len(b)
 		if err := in.more(); err != nil {
 			if errors.Is(err, io.EOF) && (seen > 0 || in.head != nil) {
-				return fmt.Errorf("%w: %w", stream.ErrMalformed, errCut)
+				return fmt.Errorf("%w: %w", stream.ErrClosed, errCut)
 			}
-			return broken(err)
+			return c.lost(err)
 		}
 	}
+}
+
+func (c *Client) lost(err error) error {
+	c.ended = errors.Is(err, io.EOF)
+	return broken(err)
+}
+
+// Begun says that some of a response has come.
+func (c *Client) Begun() bool {
+	return c.final || c.in.head != nil || c.in.cur != nil && c.in.w > c.in.r
+}
+
+// Unread says that the endpoint has certainly read nothing of this exchange: nothing
+// could be written, or the endpoint had ended the connection before anything
+// arrived. It is asked after an error and before Abort.
+func (c *Client) Unread() bool {
+	switch {
+	case c.Begun():
+		return false
+	case c.out.took == 0:
+		return true
+	case !c.ended || c.out.sock == nil:
+		return false // a reset may come after some was read, too
+	}
+	n, ok := c.out.sock.Unacknowledged()
+	return ok && n >= c.out.took
 }
 
 func (c *Client) take(n int, f wire.Framing, r *http.Response) {
@@ -206,3 +311,6 @@ func (c *Client) SetReadDeadline(t time.Time) { _ = c.c.SetReadDeadline(t) }
 
 // SetWriteDeadline limits waiting for the endpoint to read.
 func (c *Client) SetWriteDeadline(t time.Time) { _ = c.c.SetWriteDeadline(t) }
+
+// Posted says that the request, or a part of it, is on its way.
+func (c *Client) Posted() bool { return c.out.sent }

@@ -11,6 +11,9 @@
 //     its reader, and an aborted response is seen as one by the client.
 //   - After a head that cannot be understood nothing of a connection is read
 //     any more: what follows may be somebody else's request.
+//   - On a connection that a Poller tells of, everything that needs no waiting is
+//     done on the Poller's goroutine (told.go), and the rest in one that gives the
+//     connection back when it waits for a request: an idle one has no goroutine.
 //   - One goroutine reads and one writes, as package stream says; neither
 //     waits for the other.
 package h1

@@ -26,6 +26,7 @@ const (
 // input is the reading half of a connection: a head, then a body, and so on.
 type input struct {
 	c    net.Conn
+	told *socket.Conn   // below c, if a Poller can tell of it
 	head *socket.Buffer // what the current head points into
 	cur  *socket.Buffer // holds B[r:w], which nobody has consumed; may be head
 	r, w int
@@ -187,8 +188,8 @@ func (in *input) into(p []byte, wait bool) (n int, end bool, err error) {
 	in.retire()
 	if wait {
 		n, err = in.c.Read(p)
-	} else if k, ok := in.c.(*socket.Conn); ok {
-		n, err = k.ReadNow(p)
+	} else {
+		n, err = in.readNow(p)
 	}
 	in.left -= int64(n)
 	in.ended = in.left == 0
@@ -209,13 +210,62 @@ func (in *input) gather() bool {
 	}
 	b := socket.Get(socket.Large)
 	n := copy(b.B, in.cur.B[in.r:in.w])
-	k, err := in.c.(*socket.Conn).ReadNow(b.B[n:])
-	if k == 0 || err != nil {
+	from := n
+	for int64(n) < in.left {
+		k, err := in.readNow(b.B[n:])
+		if n += k; k == 0 || err != nil {
+			break
+		}
+	}
+	if n == from {
 		b.Put()
 		return false
 	}
-	in.cur, in.r, in.w = b, 0, n+k // the other one has the head
+	in.cur, in.r, in.w = b, 0, n // the other one has the head
 	return in.left <= int64(in.w)
+}
+
+// readNow reads what is there.
+func (in *input) readNow(p []byte) (int, error) {
+	k, ok := in.c.(*socket.Conn)
+	switch {
+	case !ok && in.told != nil && in.told.Told():
+		n, err := in.c.Read(p)
+		if n > 0 || socket.Again(err) {
+			err = nil
+		}
+		return n, err
+	case !ok:
+		return 0, nil
+	case k.Told():
+		return k.TakeInto(p)
+	}
+	return k.ReadNow(p)
+}
+
+// complete says that all of the body is here, so that next never waits.
+func (in *input) complete() bool {
+	switch {
+	case in.ended:
+		return true
+	case in.mode == counted:
+		return in.left <= int64(in.w-in.r)
+	case in.mode != chunked || in.stashed:
+		return false
+	}
+	// A copy is decoded; what is in the buffer is little.
+	chunks := in.chunks
+	for b := in.cur.B[in.r:in.w]; len(b) > 0; {
+		used, _, end, err := chunks.Next(b)
+		if end || err != nil {
+			return true
+		}
+		if used == 0 {
+			return false
+		}
+		b = b[used:]
+	}
+	return false
 }
 
 // decode takes what it can out of the buffer, without waiting.
@@ -303,7 +353,8 @@ func (in *input) drop() {
 
 // broken gives the errors of a connection the names that the exchange knows.
 func broken(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) {
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) ||
+		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNABORTED) || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EHOSTDOWN) {
 		return fmt.Errorf("%w: %w", stream.ErrClosed, err)
 	}
 	return err

@@ -21,6 +21,7 @@ type output struct {
 	done bool // the message is complete
 	mute bool // no body may follow (HEAD): what comes is left out
 	sent bool // bytes of the message are on their way
+	took int  // how many of them the system took
 	err  error
 }
 
@@ -52,7 +53,8 @@ func (o *output) send(b []byte) error {
 		return o.err
 	}
 	o.sent = true
-	if _, err := o.c.Write(b); err != nil {
+	n, err := o.c.Write(b)
+	if o.took += n; err != nil {
 		o.err = broken(err)
 	}
 	return o.err
@@ -88,7 +90,8 @@ func (o *output) both(p, q []byte) error {
 		return o.err
 	}
 	o.sent = true
-	if _, err := o.sock.WriteBoth(p, q); err != nil {
+	n, err := o.sock.WriteBoth(p, q)
+	if o.took += n; err != nil {
 		o.err = broken(err)
 	}
 	return o.err

@@ -25,6 +25,8 @@ type Config struct {
 	// Refuse fills in the answer to a head that cannot be understood, and gives
 	// its body.
 	Refuse func(status int, reason string, r *http.Response) []byte
+	// Go runs f in a goroutine of its own; nil: a new one.
+	Go func(f func())
 	// Date gives the value of the Date field for answers without one; nil: none.
 	Date func() []byte
 }
@@ -40,6 +42,9 @@ func (c *Config) defaults() {
 	set(&c.Linger, 5*time.Second)
 	if c.Unread == 0 {
 		c.Unread = 256 << 10
+	}
+	if c.Go == nil {
+		c.Go = func(f func()) { go f() }
 	}
 }
 
@@ -62,18 +67,19 @@ const (
 // Conn is a client's connection. Its exported methods other than Serve, Quit
 // and Idle are those of stream.Downstream, for the exchange.
 type Conn struct {
-	s      *Server
-	c      net.Conn
-	handle func(stream.Downstream)
-	in     input
-	out    output
-	req    *http.Request
-	state  atomic.Int32
-	quit   atomic.Bool
-	since  atomic.Int64 // when it became idle
-	noted  time.Time    // when the last exchange was over
-	next   int          // what is to be done after a step
-	last   bool         // the connection is to be closed with care
+	s     *Server
+	c     net.Conn
+	owner Owner
+	in    input
+	out   output
+	req   *http.Request
+	state atomic.Int32
+	quit  atomic.Bool
+	since atomic.Int64 // when it became idle
+	noted time.Time    // when the last exchange was over
+	next  int          // what is to be done after a step
+	last  bool         // the connection is to be closed with care
+	told               // what is needed besides if nothing may wait
 
 	asked    bool // the client wants no other request
 	closing  bool // no request after this one
@@ -88,31 +94,54 @@ var requests = sync.Pool{New: func() any { return &http.Request{Fields: make(htt
 // Conn makes the server side of a connection; first are bytes that were read
 // from it already, at most 4 KiB.
 func (s *Server) Conn(c net.Conn, first []byte, handle func(stream.Downstream)) *Conn {
-	k := &Conn{s: s, c: c, handle: handle}
+	k := &Conn{}
+	s.Init(k, c, first, handler(handle))
+	return k
+}
+
+// Init is Conn for memory of the caller's.
+func (s *Server) Init(k *Conn, c net.Conn, first []byte, owner Owner) {
+	k.s, k.c, k.owner = s, c, owner
 	k.in.c, k.out.c = c, c
 	k.out.sock, _ = c.(*socket.Conn)
+	k.sock = below(c)
+	k.in.told = k.sock
 	if len(first) > 0 {
 		size, _ := socket.Fit(len(first))
 		k.in.cur = socket.Get(size)
 		k.in.w = copy(k.in.cur.B, first)
 	}
-	return k
 }
 
 // Serve serves requests until the connection ends, and closes it. It does not
-// close a connection that was hijacked.
-func (c *Conn) Serve() {
+// close a connection that was hijacked. A connection that a Poller can tell of is
+// given to its goroutine as soon as it waits for a request.
+func (c *Conn) Serve() { c.serve(true) }
+
+func (c *Conn) serve(again bool) {
 	sock, _ := c.c.(*socket.Conn)
 	if sock != nil && !sock.Direct() {
 		sock = nil
 	}
-	for again := true; again; {
-		if c.in.cur != nil || sock == nil {
+	for again {
+		if c.in.cur != nil || sock == nil && c.sock == nil {
 			again = c.request()
 			continue
 		}
 		if !c.rest() {
 			break
+		}
+		if c.sock != nil {
+			b, n, err := c.look()
+			if b == nil && err == nil {
+				c.sock.Tell(c)
+				return
+			}
+			c.wake()
+			if again = err == nil; again {
+				c.in.cur, c.in.r, c.in.w = b, 0, n
+			}
+			continue
 		}
 		err := sock.Loop(socket.Small, c.step)
 		c.wake()
@@ -126,6 +155,11 @@ func (c *Conn) Serve() {
 		}
 		c.next = ended
 	}
+	c.finish()
+}
+
+// finish ends the connection.
+func (c *Conn) finish() {
 	if c.last {
 		c.linger()
 	}
@@ -135,6 +169,7 @@ func (c *Conn) Serve() {
 	if !c.hijacked {
 		_ = c.c.Close()
 	}
+	c.owner.Ended(c)
 }
 
 // What follows a step.
@@ -159,7 +194,7 @@ func (c *Conn) step(b *socket.Buffer, n int) bool {
 			return false
 		}
 		c.begin(n, f)
-		if !in.ended && (in.mode != counted || in.left > int64(in.w-in.r) && (c.expect || !in.gather())) || c.expect || len(c.req.Upgrade) > 0 || string(c.req.Method) == "CONNECT" {
+		if c.waits() {
 			c.next = parsed
 			return false
 		}
@@ -177,6 +212,12 @@ func (c *Conn) step(b *socket.Buffer, n int) bool {
 			return false
 		}
 	}
+}
+
+// waits says that serving the request may need to read more.
+func (c *Conn) waits() bool {
+	in := &c.in
+	return !in.ended && (in.mode != counted || in.left > int64(in.w-in.r) && (c.expect || !in.gather())) || c.expect || len(c.req.Upgrade) > 0 || string(c.req.Method) == "CONNECT"
 }
 
 func (c *Conn) release() {
@@ -329,7 +370,12 @@ func (c *Conn) refuse(err error) {
 // exchange lets the gateway answer, and makes the connection ready for the
 // next request.
 func (c *Conn) exchange() bool {
-	c.handle(c)
+	c.owner.Exchange(c)
+	return c.conclude()
+}
+
+// conclude makes the connection ready for the next request; false: there is none.
+func (c *Conn) conclude() bool {
 	if c.hijacked {
 		return false
 	}

@@ -158,9 +158,10 @@ func TestDeadEndpoint(t *testing.T) {
 // endpoint's handler that does not read makes the client wait; what is held
 // stays small.
 func TestBackPressure(t *testing.T) {
+	t.Parallel() // it waits
 	p := greeted(t, Config{MaxWindow: 64 << 10}, func(ds stream.Downstream) {
 		ds.Respond(&wirehttp.Response{Status: 200, Length: wirehttp.Unknown}, false)
-		ds.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+		ds.SetWriteDeadline(time.Now().Add(3 * time.Second))
 		n := 0
 		for ds.Write(make([]byte, 1000), false) == nil {
 			n += 1000

@@ -59,7 +59,7 @@ func connPair(t testing.TB) (a, b net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.SetDeadline(time.Now().Add(10 * time.Second))
+	a.SetDeadline(time.Now().Add(patience))
 	return a, b
 }
 

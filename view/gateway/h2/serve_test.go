@@ -187,8 +187,8 @@ func roundTrip(k *Client, method, path string, body []byte) (int, []byte, error)
 		return 0, nil, err
 	}
 	defer up.Release()
-	up.SetReadDeadline(time.Now().Add(10 * time.Second))
-	up.SetWriteDeadline(time.Now().Add(10 * time.Second))
+	up.SetReadDeadline(time.Now().Add(patience))
+	up.SetWriteDeadline(time.Now().Add(patience))
 	r := wirehttp.Request{Method: []byte(method), Path: []byte(path), Authority: []byte("example.com"), Length: int64(len(body))}
 	r.Fields.AddNamed([]byte("X-Test"), []byte("yes"))
 	if err := up.Send(&r, len(body) == 0); err != nil {

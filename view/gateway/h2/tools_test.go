@@ -42,7 +42,7 @@ func tool(t *testing.T, name string, args ...string) string {
 	if err != nil {
 		t.Skipf("%s is not installed", name)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, path, args...).CombinedOutput()
 	if err != nil {

@@ -6,7 +6,9 @@
 // and problems out. [Source] follows an API server and hands over what changed.
 // [Lint] reads manifests, of old API versions too, and says what will be done
 // with each annotation. What is known of the annotations of ingress-nginx is one
-// table, [Annotations]; the lint and doc/ingress-nginx.md are held to it.
+// table, in package annotation; the lint and doc/ingress-nginx.md are held to it.
+// Package manifest splits what Lint reads into objects, and package disk keeps the
+// objects of the last run.
 //
 // # Guarantees
 //
@@ -28,7 +30,9 @@
 //     costs no other Ingress anything.
 //   - A Secret is used in the namespace of the Ingress only, unless
 //     [Options].AllowCrossNamespace.
-//   - With the API server gone, the last state stays.
+//   - With the API server gone, the last state stays. With Config.File it is kept
+//     on disk, within a second or two: a start without the API server makes its routes
+//     of that, by the rules of its own version and flags, and [Source].Stale says so.
 //   - An Ingress that is ours gets the addresses of all living gateways into its
 //     status; one that was ours and is not any more loses them. One gateway, that
 //     holds the Lease, writes.

@@ -10,6 +10,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/fingerpost/fingerpost/catalog"
+	"github.com/fingerpost/fingerpost/view/gateway/ingress/annotation"
 	"github.com/fingerpost/fingerpost/view/gateway/route"
 )
 
@@ -40,7 +41,7 @@ type claim struct {
 type draft struct {
 	in       *networkingv1.Ingress
 	key      catalog.Key
-	r        *reading
+	r        *annotation.Reading
 	policy   *route.Policy
 	closed   string // why all its rules answer 503; "": they work
 	redirect *route.Redirect
@@ -57,9 +58,9 @@ type draft struct {
 type translator struct {
 	o           Options
 	objects     Objects
-	table       map[string]*Annotation
-	plain       *reading      // of an Ingress without annotations
-	policy      *route.Policy // the same
+	table       map[string]*annotation.Annotation
+	plain       *annotation.Reading // of an Ingress without annotations
+	policy      *route.Policy       // the same
 	pairs       map[catalog.Key]*pair
 	pools       map[catalog.Key]authorities  // by Secret
 	endpointTLS map[catalog.Key]*endpointTLS // by Ingress
@@ -67,9 +68,9 @@ type translator struct {
 
 func newTranslator(o Options) *translator {
 	o.complete()
-	t := &translator{o: o, table: map[string]*Annotation{}, pairs: map[catalog.Key]*pair{}, pools: map[catalog.Key]authorities{}, endpointTLS: map[catalog.Key]*endpointTLS{}, plain: newReading()}
-	t.policy = &t.plain.policy
-	all := Annotations()
+	t := &translator{o: o, table: map[string]*annotation.Annotation{}, pairs: map[catalog.Key]*pair{}, pools: map[catalog.Key]authorities{}, endpointTLS: map[catalog.Key]*endpointTLS{}, plain: annotation.New()}
+	t.policy = &t.plain.Policy
+	all := annotation.All()
 	for i := range all {
 		t.table[all[i].Key] = &all[i]
 	}
@@ -112,14 +113,14 @@ func hostsOf(d *draft) []string {
 	for i := range d.claims {
 		add(d.claims[i].host)
 	}
-	if d.r.www {
+	if d.r.WWW {
 		for _, h := range slices.Clone(hosts) {
 			if o := otherWWW(h); o != "" {
 				add(o)
 			}
 		}
 	}
-	for _, h := range d.r.aliases {
+	for _, h := range d.r.Aliases {
 		add(h)
 	}
 	for i := range d.in.Spec.TLS {
@@ -155,20 +156,20 @@ func (t *translator) annotations(d *draft) {
 		return
 	}
 	slices.Sort(keys)
-	d.r = newReading()
-	d.policy = &d.r.policy
-	if b, err := parseBool(d.in.Annotations[t.o.Prefix+"/canary"]); b && err == nil {
-		d.r.isCanary = true
+	d.r = annotation.New()
+	d.policy = &d.r.Policy
+	if b, err := annotation.ParseBool(d.in.Annotations[t.o.Prefix+"/canary"]); b && err == nil {
+		d.r.IsCanary = true
 	}
 	for _, k := range keys {
 		a, v := t.table[k[len(t.o.Prefix)+1:]], d.in.Annotations[k]
 		switch {
 		case a == nil:
 			d.warn(ReasonUnsupported, "the annotation %s is not known here: it has no effect", k)
-		case d.r.isCanary && !a.canary:
+		case d.r.IsCanary && !a.Canary:
 			// As documented for ingress-nginx: those of the main Ingress hold.
-		case a.Support == Unsupported:
-			if b, err := parseBool(v); err == nil && !b {
+		case a.Support == annotation.Unsupported:
+			if b, err := annotation.ParseBool(v); err == nil && !b {
 				continue // switched off is what it is
 			}
 			reason := ReasonUnsupported
@@ -176,16 +177,16 @@ func (t *translator) annotations(d *draft) {
 				reason = ReasonSnippet
 			}
 			d.warn(reason, "the annotation %s is not supported: %s", k, a.Note)
-			if a.closed {
+			if a.Closed {
 				d.close("the annotation %s is not supported", k)
 			}
-		case a.apply != nil:
-			err := a.apply(d.r, v)
+		case a.Apply != nil:
+			err := a.Apply(d.r, v)
 			if err == nil {
 				continue
 			}
 			d.warn(ReasonAnnotation, "%s", t.bad(a, k, v, err))
-			if a.closed {
+			if a.Closed {
 				d.close("the annotation %s has the value %q, which is not understood", k, v)
 			}
 		}
@@ -193,18 +194,18 @@ func (t *translator) annotations(d *draft) {
 	t.settle(d)
 }
 
-func (t *translator) bad(a *Annotation, k, v string, err error) string {
+func (t *translator) bad(a *annotation.Annotation, k, v string, err error) string {
 	if len(v) > 200 {
 		v = v[:200] + "..."
 	}
 	m := fmt.Sprintf("the annotation %s has the value %q, which is not understood", k, v)
-	if err != nil && err != errValue { //nolint:errorlint // the bare one has nothing to add
-		m += strings.TrimPrefix(err.Error(), errValue.Error())
+	if err != nil && err != annotation.ErrValue { //nolint:errorlint // the bare one has nothing to add
+		m += strings.TrimPrefix(err.Error(), annotation.ErrValue.Error())
 	}
-	if a.want != "" {
-		m += "; right is " + a.want
+	if a.Want != "" {
+		m += "; right is " + a.Want
 	}
-	if a.closed {
+	if a.Closed {
 		return m + ". Until then its rules answer 503"
 	}
 	return m + ". Until then it has no effect"
@@ -346,7 +347,7 @@ func (t *translator) port(d *draft, k catalog.Key, want networkingv1.ServiceBack
 	default:
 		b.Port = fmt.Sprint(found.Port)
 	}
-	if d.r.serviceUpstream {
+	if d.r.ServiceUpstream {
 		if ip := s.Spec.ClusterIP; ip != "" && ip != corev1.ClusterIPNone {
 			b.External = joinHostPort(ip, found.Port)
 		} else {

@@ -31,13 +31,13 @@ func (t *translator) compose(name string, drafts []*draft, with func(string) []*
 	var out composed
 	claimed := false
 	for _, d := range drafts {
-		claimed = claimed || !d.r.isCanary && slices.ContainsFunc(d.claims, func(c claim) bool { return c.host == name })
+		claimed = claimed || !d.r.IsCanary && slices.ContainsFunc(d.claims, func(c claim) bool { return c.host == name })
 	}
 	if !claimed {
 		t.composeOther(name, drafts, with, &out)
 		for _, d := range drafts {
 			for i := range d.claims {
-				if c := &d.claims[i]; c.host == name && d.r.isCanary && !c.fallback {
+				if c := &d.claims[i]; c.host == name && d.r.IsCanary && !c.fallback {
 					out.warn(d, ReasonCanary, "no other Ingress has host %q, path %q with the same path type: the canary has no effect", name, c.path)
 				}
 			}
@@ -45,7 +45,7 @@ func (t *translator) compose(name string, drafts []*draft, with func(string) []*
 	} else {
 		out.host = t.composeRules(name, drafts, &out.problems)
 		for _, d := range drafts {
-			if slices.Contains(d.r.aliases, name) && !slices.ContainsFunc(d.claims, func(c claim) bool { return c.host == name }) {
+			if slices.Contains(d.r.Aliases, name) && !slices.ContainsFunc(d.claims, func(c claim) bool { return c.host == name }) {
 				out.warn(d, ReasonConflict, "%s/server-alias: the host %s has an Ingress of its own and is not an alias", t.o.Prefix, name)
 			}
 		}
@@ -76,7 +76,7 @@ func (t *translator) composeOther(name string, drafts []*draft, with func(string
 		return ""
 	}
 	for _, d := range drafts {
-		if h := main(d); h != "" && !d.r.isCanary && slices.Contains(d.r.aliases, name) {
+		if h := main(d); h != "" && !d.r.IsCanary && slices.Contains(d.r.Aliases, name) {
 			var none []Problem
 			out.host = t.composeRules(h, with(h), &none)
 			out.host.Name = name
@@ -84,7 +84,7 @@ func (t *translator) composeOther(name string, drafts []*draft, with func(string
 		}
 	}
 	for _, d := range drafts {
-		if d.r.isCanary || !d.r.www {
+		if d.r.IsCanary || !d.r.WWW {
 			continue
 		}
 		other := otherWWW(name)
@@ -116,7 +116,7 @@ func (t *translator) composeRules(name string, drafts []*draft, problems *[]Prob
 	h := &route.Host{Name: name}
 	regex := false
 	for _, d := range drafts {
-		regex = regex || d.regex && !d.r.isCanary && slices.ContainsFunc(d.claims, func(c claim) bool { return c.host == name })
+		regex = regex || d.regex && !d.r.IsCanary && slices.ContainsFunc(d.claims, func(c claim) bool { return c.host == name })
 	}
 	warn := func(d *draft, reason, format string, args ...any) {
 		var c composed
@@ -127,7 +127,7 @@ func (t *translator) composeRules(name string, drafts []*draft, problems *[]Prob
 	var clientOf *draft
 	pass := func(canaries, fallbacks bool) {
 		for _, d := range drafts {
-			if d.r.isCanary != canaries {
+			if d.r.IsCanary != canaries {
 				continue
 			}
 			for i := range d.claims {
@@ -183,11 +183,11 @@ func (t *translator) hostWide(h *route.Host, d *draft, name string, clientOf **d
 		switch {
 		case h.ClientCert == nil:
 			h.ClientCert, *clientOf = d.client, d
-		case (*clientOf).r.tlsSecret != d.r.tlsSecret || (*clientOf).key.Namespace != d.key.Namespace:
+		case (*clientOf).r.TLSSecret != d.r.TLSSecret || (*clientOf).key.Namespace != d.key.Namespace:
 			warn(d, ReasonConflict, "%s/auth-tls-secret of host %q is that of the older Ingress %s; client certificates are asked for by host", t.o.Prefix, name, (*clientOf).key)
 		}
 	}
-	if d.r.passthrough && h.Passthrough == nil {
+	if d.r.Passthrough && h.Passthrough == nil {
 		for i := range d.claims {
 			if c := &d.claims[i]; c.host == name && c.path == "/" && c.backend != nil {
 				h.Passthrough = c.backend
@@ -253,14 +253,14 @@ func (t *translator) addCanary(h *route.Host, d *draft, c *claim, at int, there 
 		warn(d, ReasonCanary, "host %q, path %q has the canary %s/%s already; this one has no effect", name, c.path, o.Namespace, o.Name)
 		return
 	}
-	can := d.r.canary
+	can := d.r.Canary
 	can.Origin, can.Backends = origin(d, c.n), []route.Backend{*c.backend}
-	if b := d.r.policy.Balance; b != (route.Balance{}) {
+	if b := d.r.Policy.Balance; b != (route.Balance{}) {
 		p := *rule.Policy
 		p.Balance = b
 		can.Policy = &p
 	}
-	if how := d.r.affinity.Canary; how != "" && rule.Policy.Affinity != nil {
+	if how := d.r.Affinity.Canary; how != "" && rule.Policy.Affinity != nil {
 		// It is said on the canary and holds for the rule.
 		p, a := *rule.Policy, *rule.Policy.Affinity
 		a.Canary = how
@@ -301,7 +301,7 @@ func (t *translator) certificate(name string, drafts []*draft, out *composed) (c
 		return 1
 	})
 	for _, d := range order {
-		if d.r.isCanary {
+		if d.r.IsCanary {
 			continue
 		}
 		for i := range d.in.Spec.TLS {
@@ -339,7 +339,7 @@ func (t *translator) certificate(name string, drafts []*draft, out *composed) (c
 		return covered
 	}
 	for _, d := range drafts {
-		if !d.r.isCanary && len(d.in.Spec.TLS) > 0 && claims(d) {
+		if !d.r.IsCanary && len(d.in.Spec.TLS) > 0 && claims(d) {
 			out.warn(d, ReasonTLS, "host %q is in spec.rules and not in spec.tls[].hosts: it is shown the default certificate, and http is not redirected to https; add it to spec.tls[].hosts with a certificate", name)
 		}
 	}

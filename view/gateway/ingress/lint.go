@@ -1,10 +1,8 @@
 package ingress
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -17,8 +15,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
-	"k8s.io/apimachinery/pkg/util/yaml"
 	clientscheme "k8s.io/client-go/kubernetes/scheme"
+
+	"github.com/fingerpost/fingerpost/view/gateway/ingress/annotation"
+	"github.com/fingerpost/fingerpost/view/gateway/ingress/manifest"
 )
 
 // LintOptions say how [Lint] reads and prints.
@@ -41,10 +41,10 @@ type Linted struct {
 
 // LintedAnnotation is one annotation of ingress-nginx.
 type LintedAnnotation struct {
-	Key     string  `json:"key"`
-	Value   string  `json:"value"`
-	Support Support `json:"support"`
-	Note    string  `json:"note"`
+	Key     string             `json:"key"`
+	Value   string             `json:"value"`
+	Support annotation.Support `json:"support"`
+	Note    string             `json:"note"`
 }
 
 // LintedProblem is an Event that the Ingress would get.
@@ -108,7 +108,7 @@ func Lint(r io.Reader, w io.Writer, o LintOptions) (problems int, err error) {
 	}
 	for _, l := range all {
 		for _, a := range l.Annotations {
-			if a.Support == Unsupported {
+			if a.Support == annotation.Unsupported {
 				problems++
 			}
 		}
@@ -147,15 +147,15 @@ func (t *translator) lintAnnotations(in *networkingv1.Ingress) (out []LintedAnno
 			continue
 		}
 		a := t.table[short]
-		l := LintedAnnotation{Key: k, Value: v, Support: Unsupported, Note: "It is not known here, nor to the releases of ingress-nginx that this was made from. Look for a misspelling."}
+		l := LintedAnnotation{Key: k, Value: v, Support: annotation.Unsupported, Note: "It is not known here, nor to the releases of ingress-nginx that this was made from. Look for a misspelling."}
 		if a != nil {
 			l.Support, l.Note = a.Support, a.Note
-			if b, err := parseBool(v); a.Support == Unsupported && err == nil && !b {
-				l.Support, l.Note = Translated, "Switched off is what it is."
+			if b, err := annotation.ParseBool(v); a.Support == annotation.Unsupported && err == nil && !b {
+				l.Support, l.Note = annotation.Translated, "Switched off is what it is."
 			}
-			if a.apply != nil {
-				if err := a.apply(newReading(), v); err != nil {
-					l.Support, l.Note = Unsupported, strings.ToUpper(t.bad(a, k, v, err)[:1])+t.bad(a, k, v, err)[1:]+"."
+			if a.Apply != nil {
+				if err := a.Apply(annotation.New(), v); err != nil {
+					l.Support, l.Note = annotation.Unsupported, strings.ToUpper(t.bad(a, k, v, err)[:1])+t.bad(a, k, v, err)[1:]+"."
 				}
 			}
 		}
@@ -202,56 +202,22 @@ func count(n int, one, many string) string {
 
 // readManifest decodes all documents; kinds that are not known are skipped.
 func readManifest(r io.Reader) (out []runtime.Object, err error) {
-	d := yaml.NewYAMLOrJSONDecoder(r, 4096)
-	for n := 1; ; n++ {
-		var raw json.RawMessage
-		if err := d.Decode(&raw); errors.Is(err, io.EOF) {
-			return out, nil
-		} else if err != nil {
-			return nil, fmt.Errorf("document %d: %w", n, err)
-		}
-		if out, err = decode(raw, out); err != nil {
-			return nil, fmt.Errorf("document %d: %w", n, err)
-		}
-	}
-}
-
-func decode(raw []byte, out []runtime.Object) ([]runtime.Object, error) {
-	raw = bytes.TrimSpace(raw)
-	if len(raw) == 0 || string(raw) == "null" {
-		return out, nil
-	}
-	var head struct {
-		metav1.TypeMeta `json:",inline"`
-		Items           []json.RawMessage `json:"items"`
-	}
-	if err := json.Unmarshal(raw, &head); err != nil {
+	all, err := manifest.Read(r)
+	if err != nil {
 		return nil, err
 	}
-	if strings.HasSuffix(head.Kind, "List") {
-		for _, item := range head.Items {
-			// Items of a typed list need not say what they are.
-			var m map[string]json.RawMessage
-			if json.Unmarshal(item, &m) == nil && m["kind"] == nil && head.Kind != "List" {
-				m["kind"], _ = json.Marshal(strings.TrimSuffix(head.Kind, "List"))
-				m["apiVersion"], _ = json.Marshal(head.APIVersion)
-				item, _ = json.Marshal(m)
-			}
-			var err error
-			if out, err = decode(item, out); err != nil {
-				return nil, err
-			}
+	for i := range all {
+		m := &all[i]
+		obj, _, err := clientscheme.Codecs.UniversalDeserializer().Decode(m.JSON, nil, nil)
+		switch {
+		case runtime.IsNotRegisteredError(err), runtime.IsMissingKind(err), runtime.IsMissingVersion(err):
+		case err != nil:
+			return nil, fmt.Errorf("document %d: %s %s: %w", m.Document, m.APIVersion, m.Kind, err)
+		default:
+			out = append(out, obj)
 		}
-		return out, nil
 	}
-	obj, _, err := clientscheme.Codecs.UniversalDeserializer().Decode(raw, nil, nil)
-	switch {
-	case runtime.IsNotRegisteredError(err), runtime.IsMissingKind(err), runtime.IsMissingVersion(err):
-		return out, nil
-	case err != nil:
-		return nil, fmt.Errorf("%s %s: %w", head.APIVersion, head.Kind, err)
-	}
-	return append(out, obj), nil
+	return out, nil
 }
 
 // toV1 converts an Ingress of any version; nil: it is none.

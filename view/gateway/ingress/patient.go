@@ -16,7 +16,7 @@ import (
 type patient struct {
 	next http.RoundTripper
 	log  *slog.Logger
-	away *atomic.Bool
+	away *atomic.Int64 // since when, in ns; 0: it answers
 }
 
 const (
@@ -30,7 +30,7 @@ func (p *patient) RoundTrip(r *http.Request) (*http.Response, error) {
 		res, err := p.next.RoundTrip(r)
 		var op *net.OpError
 		if err == nil {
-			if p.away.CompareAndSwap(true, false) {
+			if p.away.Swap(0) != 0 {
 				p.log.Info("the API server answers again")
 			}
 			return res, nil
@@ -38,7 +38,7 @@ func (p *patient) RoundTrip(r *http.Request) (*http.Response, error) {
 		if !errors.As(err, &op) || op.Op != "dial" {
 			return nil, err
 		}
-		if p.away.CompareAndSwap(false, true) {
+		if p.away.CompareAndSwap(0, time.Now().UnixNano()) {
 			p.log.Warn("the API server does not answer; the routes stay as they are", "error", err)
 		}
 		again := r.Clone(r.Context())

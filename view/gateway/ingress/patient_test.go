@@ -37,7 +37,7 @@ func TestPatient(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tries := 0
-				p := &patient{log: slog.New(slog.DiscardHandler), away: new(atomic.Bool), next: tripper(func(r *http.Request) (*http.Response, error) {
+				p := &patient{log: slog.New(slog.DiscardHandler), away: new(atomic.Int64), next: tripper(func(r *http.Request) (*http.Response, error) {
 					body, _ := io.ReadAll(r.Body)
 					if string(body) != "hello" {
 						t.Errorf("try %d: body %q", tries, body)

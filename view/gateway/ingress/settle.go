@@ -14,6 +14,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/fingerpost/fingerpost/catalog"
+	"github.com/fingerpost/fingerpost/view/gateway/ingress/annotation"
 	"github.com/fingerpost/fingerpost/view/gateway/route"
 )
 
@@ -23,54 +24,53 @@ func joinHostPort(host string, port int32) string {
 
 // settle makes of what the annotations say what they mean together.
 func (t *translator) settle(d *draft) {
-	r, p := d.r, &d.r.policy
-	if r.isCanary {
+	r, p := d.r, &d.r.Policy
+	if r.IsCanary {
 		t.settleCanary(d)
 		return
 	}
 	switch {
-	case r.temporal != "":
-		d.redirect = &route.Redirect{Status: r.temporalCode, URL: r.temporal}
-	case r.permanent != "":
-		d.redirect = &route.Redirect{Status: r.permanentCode, URL: r.permanent}
+	case r.Temporal != "":
+		d.redirect = &route.Redirect{Status: r.TemporalCode, URL: r.Temporal}
+	case r.Permanent != "":
+		d.redirect = &route.Redirect{Status: r.PermanentCode, URL: r.Permanent}
 	}
-	if r.rewrite != "" {
-		p.Rewrite = &r.rewrite
+	if r.Rewrite != "" {
+		p.Rewrite = &r.Rewrite
 	}
-	d.regex = r.useRegex || r.rewrite != ""
-	if r.hashBy != "" {
-		p.Balance = route.Balance{Algorithm: "ring_hash", HashBy: r.hashBy}
-	}
-	if r.noIntercept {
+	d.regex = r.UseRegex || r.Rewrite != ""
+	t.settleHash(d)
+	t.settleRedirect(d)
+	if r.NoIntercept {
 		p.CustomErrors = nil
 	}
-	if r.limit.RPS > 0 || r.limit.RPM > 0 || r.limit.Connections > 0 {
-		p.Limit = &r.limit
+	if r.Limit.RPS > 0 || r.Limit.RPM > 0 || r.Limit.Connections > 0 {
+		p.Limit = &r.Limit
 	}
-	if r.corsOn {
-		p.CORS = &r.cors
-		if r.cors.Origins == nil {
-			r.cors.Origins = []string{"*"}
+	if r.CORSOn {
+		p.CORS = &r.CORS
+		if r.CORS.Origins == nil {
+			r.CORS.Origins = []string{"*"}
 		}
 	}
-	if r.affinityKind != "" {
-		p.Affinity = &r.affinity
-		r.affinity.Cookie = cmp.Or(r.affinity.Cookie, "INGRESSCOOKIE")
-		r.affinity.Path = cmp.Or(r.affinity.Path, "/")
-		r.affinity.Persistent = r.affinityMode == "persistent"
+	if r.AffinityKind != "" {
+		p.Affinity = &r.Affinity
+		r.Affinity.Cookie = cmp.Or(r.Affinity.Cookie, "INGRESSCOOKIE")
+		r.Affinity.Path = cmp.Or(r.Affinity.Path, "/")
+		r.Affinity.Persistent = r.AffinityMode == "persistent"
 	}
 	t.settleDefault(d)
 	t.settleBasic(d)
 	t.settleAuth(d)
 	t.settleClient(d)
 	t.settleEndpointTLS(d)
-	if r.customHeaders != "" {
-		p.ResponseFields = t.fields(d, r.customHeaders, "custom-headers", false)
+	if r.CustomHeaders != "" {
+		p.ResponseFields = t.fields(d, r.CustomHeaders, "custom-headers", false)
 	}
 }
 
 func (t *translator) settleCanary(d *draft) {
-	c := &d.r.canary
+	c := &d.r.Canary
 	if c.Header == "" && (c.HeaderValue != "" || c.HeaderPattern != nil) {
 		d.warn(ReasonAnnotation, "%[1]s/canary-by-header-value and -pattern have no effect without %[1]s/canary-by-header", t.o.Prefix)
 		c.HeaderValue, c.HeaderPattern = "", nil
@@ -90,25 +90,52 @@ func (t *translator) settleCanary(d *draft) {
 		d.problems = append(d.problems, Problem{d.key.Namespace, d.key.Name, corev1.EventTypeNormal, ReasonCanary,
 			"the canary gets no requests: it has no weight above 0, no header and no cookie"})
 	}
-	if d.r.hashBy != "" {
-		d.r.policy.Balance = route.Balance{Algorithm: "ring_hash", HashBy: d.r.hashBy}
+	t.settleHash(d)
+}
+
+// settleHash makes a ring of what is hashed.
+func (t *translator) settleHash(d *draft) {
+	r := d.r
+	if r.HashBy == "" {
+		if r.HashSubset {
+			d.warn(ReasonAnnotation, "%[1]s/upstream-hash-by-subset has no effect without %[1]s/upstream-hash-by", t.o.Prefix)
+		}
+		return
+	}
+	r.Policy.Balance = route.Balance{Algorithm: "ring_hash", HashBy: r.HashBy}
+	if r.HashSubset {
+		r.Policy.Balance.Subset = cmp.Or(r.SubsetSize, 3)
+	}
+}
+
+// settleRedirect makes one thing of proxy-redirect-from and -to.
+func (t *translator) settleRedirect(d *draft) {
+	r := d.r
+	switch from, to := r.RedirectFrom, r.RedirectTo; {
+	case from == "off" || from == "default" || to == "off" || from == "" && to == "":
+	case from == "" || to == "":
+		d.warn(ReasonAnnotation, "%[1]s/proxy-redirect-from and %[1]s/proxy-redirect-to have no effect without each other", t.o.Prefix)
+	default:
+		if p, err := annotation.ParseReplacement(from, to, false); err == nil { // both were looked at before
+			r.Policy.Location = p
+		}
 	}
 }
 
 // settleDefault finds what answers for errors.
 func (t *translator) settleDefault(d *draft) {
-	if d.r.defaultBackend == "" {
-		if len(d.r.policy.CustomErrors) > 0 {
-			d.r.policy.Errors = t.defaultService(d)
+	if d.r.DefaultBackend == "" {
+		if len(d.r.Policy.CustomErrors) > 0 {
+			d.r.Policy.Errors = t.defaultService(d)
 		}
 		return
 	}
-	b, err := t.port(d, catalog.Key{Namespace: d.key.Namespace, Name: d.r.defaultBackend}, networkingv1.ServiceBackendPort{})
+	b, err := t.port(d, catalog.Key{Namespace: d.key.Namespace, Name: d.r.DefaultBackend}, networkingv1.ServiceBackendPort{})
 	if err != nil {
 		d.warn(ReasonBackend, "%s/default-backend: %s", t.o.Prefix, err)
 		return
 	}
-	d.r.policy.Errors = b
+	d.r.Policy.Errors = b
 }
 
 // defaultService is the first port of the Service that takes what no rule does.
@@ -157,28 +184,28 @@ func (t *translator) secret(d *draft, value, annotation string) (*corev1.Secret,
 
 func (t *translator) settleBasic(d *draft) {
 	r := d.r
-	if r.basicKind == "" {
-		if r.basicSecret != "" && d.closed == "" {
+	if r.BasicKind == "" {
+		if r.BasicSecret != "" && d.closed == "" {
 			d.warn(ReasonAnnotation, "%[1]s/auth-secret asks nobody for a password without %[1]s/auth-type: basic", t.o.Prefix)
 		}
 		return
 	}
-	b := &route.BasicAuth{Realm: r.realm, Users: map[string]string{}}
-	r.policy.Basic = b
+	b := &route.BasicAuth{Realm: r.Realm, Users: map[string]string{}}
+	r.Policy.Basic = b
 	fail := func(reason string, err error) {
 		b.Problem = err.Error()
 		d.warn(reason, "%s; until then its rules answer 503", err)
 	}
-	if r.basicSecret == "" {
+	if r.BasicSecret == "" {
 		fail(ReasonAnnotation, fmt.Errorf("%[1]s/auth-type needs %[1]s/auth-secret", t.o.Prefix))
 		return
 	}
-	s, err := t.secret(d, r.basicSecret, "auth-secret")
+	s, err := t.secret(d, r.BasicSecret, "auth-secret")
 	if err != nil {
 		fail(ReasonSecret, err)
 		return
 	}
-	if r.basicType == "auth-map" {
+	if r.BasicType == "auth-map" {
 		for user, hash := range s.Data {
 			b.Users[user] = strings.TrimSpace(string(hash))
 		}
@@ -188,47 +215,30 @@ func (t *translator) settleBasic(d *draft) {
 			fail(ReasonSecret, fmt.Errorf("the Secret %s/%s has no key auth with an htpasswd file; make it with: kubectl create secret generic %[2]s --from-file=auth", s.Namespace, s.Name))
 			return
 		}
-		b.Users = parsePasswords(string(file))
+		b.Users = annotation.ParsePasswords(string(file))
 	}
 	if len(b.Users) == 0 {
 		fail(ReasonSecret, fmt.Errorf("the Secret %s/%s names no user", s.Namespace, s.Name))
 	}
 }
 
-// parsePasswords reads an htpasswd file: a line for each user.
-func parsePasswords(file string) map[string]string {
-	users := map[string]string{}
-	for line := range strings.Lines(file) {
-		line = strings.TrimSpace(line)
-		user, hash, ok := strings.Cut(line, ":")
-		if !ok || user == "" || hash == "" || strings.HasPrefix(line, "#") {
-			continue
-		}
-		if _, again := users[user]; !again { // as nginx: the first counts
-			hash, _, _ = strings.Cut(hash, ":")
-			users[user] = hash
-		}
-	}
-	return users
-}
-
 func (t *translator) settleAuth(d *draft) {
-	a := &d.r.auth
+	a := &d.r.Auth
 	if a.URL == "" {
 		return
 	}
-	d.r.policy.Auth = a
+	d.r.Policy.Auth = a
 	if a.CacheKey != "" && a.CacheDuration == 0 {
-		a.CacheDuration = authCacheDefault
+		a.CacheDuration = annotation.AuthCacheDefault
 	}
-	if d.r.authHeaders != "" {
+	if d.r.AuthHeaders != "" {
 		before := len(d.problems)
-		a.RequestFields = t.fields(d, d.r.authHeaders, "auth-proxy-set-headers", true)
+		a.RequestFields = t.fields(d, d.r.AuthHeaders, "auth-proxy-set-headers", true)
 		if len(d.problems) > before {
-			d.close("the ConfigMap %s of auth-proxy-set-headers cannot be used", d.r.authHeaders)
+			d.close("the ConfigMap %s of auth-proxy-set-headers cannot be used", d.r.AuthHeaders)
 		}
 	}
-	host, port, scheme, err := parseURL(a.URL)
+	host, port, scheme, err := annotation.ParseURL(a.URL)
 	if err != nil || net.ParseIP(host) != nil {
 		return
 	}
@@ -260,12 +270,12 @@ func (t *translator) settleAuth(d *draft) {
 }
 
 // fields reads a ConfigMap of fields.
-func (t *translator) fields(d *draft, value, annotation string, closing bool) []route.FieldEdit {
-	k, err := t.named(d, kindConfigMap, value, annotation)
+func (t *translator) fields(d *draft, value, key string, closing bool) []route.FieldEdit {
+	k, err := t.named(d, kindConfigMap, value, key)
 	var m *corev1.ConfigMap
 	if err == nil {
 		if m = t.objects.ConfigMaps[k]; m == nil {
-			err = fmt.Errorf("the ConfigMap %s (%s/%s) does not exist", k, t.o.Prefix, annotation)
+			err = fmt.Errorf("the ConfigMap %s (%s/%s) does not exist", k, t.o.Prefix, key)
 		}
 	}
 	if err != nil {
@@ -277,7 +287,7 @@ func (t *translator) fields(d *draft, value, annotation string, closing bool) []
 	}
 	var out []route.FieldEdit
 	for name, v := range m.Data {
-		if !token(name) || printable(v) != nil {
+		if !annotation.Token(name) || annotation.Printable(v) != nil {
 			d.warn(ReasonConfigMap, "the ConfigMap %s has the entry %q, which is no field of a message", k, name)
 			continue
 		}
@@ -290,11 +300,15 @@ func (t *translator) fields(d *draft, value, annotation string, closing bool) []
 // settleClient reads what is asked of clients in TLS.
 func (t *translator) settleClient(d *draft) {
 	r := d.r
-	if r.tlsSecret == "" || r.tlsVerify == "off" {
+	if r.TLSSecret == "" || r.TLSVerify == "off" {
+		if r.TLSMatch != nil {
+			d.warn(ReasonAnnotation, "%[1]s/auth-tls-match-cn needs %[1]s/auth-tls-secret, and %[1]s/auth-tls-verify-client not off: nobody has a certificate; its rules answer 503", t.o.Prefix)
+			d.close("auth-tls-match-cn without auth-tls-secret")
+		}
 		return
 	}
-	c := &route.ClientCert{Required: r.tlsVerify == "" || r.tlsVerify == "on", Depth: r.tlsDepth, ErrorURL: r.tlsError, Pass: r.tlsPass}
-	s, err := t.secret(d, r.tlsSecret, "auth-tls-secret")
+	c := &route.ClientCert{Required: r.TLSVerify == "" || r.TLSVerify == "on", Depth: r.TLSDepth, ErrorURL: r.TLSError, Pass: r.TLSPass, Match: r.TLSMatch}
+	s, err := t.secret(d, r.TLSSecret, "auth-tls-secret")
 	if err == nil {
 		c.Roots, err = t.roots(s)
 	}
@@ -327,24 +341,27 @@ type authorities struct {
 
 func (t *translator) settleEndpointTLS(d *draft) {
 	r := d.r
-	if r.proxySecret == "" && r.proxyName == "" && !r.proxyVerify {
+	if r.ProxySecret == "" && r.ProxyName == "" && !r.ProxyVerify && r.ProxyMin == 0 {
 		delete(t.endpointTLS, d.key)
 		return
 	}
 	var from *corev1.Secret
-	e := &route.EndpointTLS{ServerName: r.proxyName}
+	e := &route.EndpointTLS{ServerName: r.ProxyName, MinVersion: r.ProxyMin, MaxVersion: r.ProxyMax}
+	if r.ProxyVerify && r.ProxyDepth >= 0 {
+		e.Depth = max(r.ProxyDepth, 1)
+	}
 	fail := func(err error) {
 		d.warn(ReasonSecret, "%s; until then its rules answer 503", err)
 		d.close("%s", err)
 	}
-	if r.proxySecret == "" && r.proxyVerify {
+	if r.ProxySecret == "" && r.ProxyVerify {
 		fail(fmt.Errorf("%[1]s/proxy-ssl-verify needs %[1]s/proxy-ssl-secret with ca.crt", t.o.Prefix))
 		return
 	}
-	if r.proxySecret != "" {
-		s, err := t.secret(d, r.proxySecret, "proxy-ssl-secret")
+	if r.ProxySecret != "" {
+		s, err := t.secret(d, r.ProxySecret, "proxy-ssl-secret")
 		from = s
-		if err == nil && r.proxyVerify {
+		if err == nil && r.ProxyVerify {
 			e.Roots, err = t.roots(s)
 		}
 		if err == nil && len(s.Data[corev1.TLSCertKey]) > 0 {
@@ -359,14 +376,15 @@ func (t *translator) settleEndpointTLS(d *draft) {
 			return
 		}
 	}
-	r.policy.EndpointTLS = e
+	r.Policy.EndpointTLS = e
 	// Connections to endpoints are kept by this pointer: one that says the same as
 	// before must be the same.
-	if old := t.endpointTLS[d.key]; old != nil && old.from == from && old.verify == r.proxyVerify && old.tls.ServerName == e.ServerName {
-		r.policy.EndpointTLS = old.tls
+	if old := t.endpointTLS[d.key]; old != nil && old.from == from && old.verify == r.ProxyVerify && old.tls.ServerName == e.ServerName &&
+		old.tls.MinVersion == e.MinVersion && old.tls.MaxVersion == e.MaxVersion && old.tls.Depth == e.Depth {
+		r.Policy.EndpointTLS = old.tls
 		return
 	}
-	t.endpointTLS[d.key] = &endpointTLS{from, r.proxyVerify, e}
+	t.endpointTLS[d.key] = &endpointTLS{from, r.ProxyVerify, e}
 }
 
 // endpointTLS is what an Ingress had last.

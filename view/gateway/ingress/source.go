@@ -38,7 +38,8 @@ type Config struct {
 	Options
 
 	// OnUpdate gets what changed, one call at a time; the first one has Replace
-	// and comes when everything has been read. Nobody changes it any more.
+	// and comes when everything has been read. Before it there may be one, with
+	// Replace too, of the last run: see File. Nobody changes it any more.
 	OnUpdate func(route.Update)
 
 	// Name is this gateway's among those of the cluster; the host's if empty.
@@ -46,6 +47,9 @@ type Config struct {
 	// Publish are the addresses (or host names) that clients reach this gateway
 	// at; they go into the status of Ingresses. None: no status is written.
 	Publish []string
+	// File keeps what the routes are made of, for a start without the API server; no
+	// file if empty. FileSource names that server: a file of another one is not used.
+	File, FileSource string
 	// LeaseNamespace holds the Leases of the gateways; kube-system if empty.
 	LeaseNamespace string
 	Events         record.EventRecorder  // nil: Events are written with the client
@@ -62,6 +66,10 @@ type Source struct {
 	metrics *metrics
 	synced  chan struct{}
 	ran     atomic.Bool
+	keep    *keeper // nil: nothing is kept
+	kept    bool
+	stale   atomic.Int64 // when what is served was taken, in ns; 0: it is of this run
+	away    atomic.Int64 // when the API server ceased to answer; 0: it does
 }
 
 // gather is how long changes that come together may wait for each other.
@@ -76,7 +84,7 @@ const (
 	refHold     = 300 * time.Millisecond
 )
 
-// New makes a source. It does not talk to the server yet.
+// New makes a source. It does not talk to the server yet, but reads Config.File.
 func New(c Config) (*Source, error) {
 	if c.Rest == nil && c.Client == nil || c.OnUpdate == nil {
 		return nil, errors.New("ingress: make a source: Rest or Client, and OnUpdate must be set")
@@ -84,6 +92,7 @@ func New(c Config) (*Source, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
+	s := &Source{}
 	if c.Client == nil {
 		rc := rest.CopyConfig(c.Rest)
 		// Status of many Ingresses at once is the one burst there is.
@@ -93,8 +102,7 @@ func New(c Config) (*Source, error) {
 		if rc.UserAgent == "" {
 			rc.UserAgent = "fingerpost-gateway"
 		}
-		log, away := c.Log, new(atomic.Bool)
-		rc.Wrap(func(next http.RoundTripper) http.RoundTripper { return &patient{next, log, away} })
+		rc.Wrap(func(next http.RoundTripper) http.RoundTripper { return &patient{next, c.Log, &s.away} })
 		client, err := kubernetes.NewForConfig(rc)
 		if err != nil {
 			return nil, fmt.Errorf("ingress: make a client for %s: %w", rc.Host, err)
@@ -110,13 +118,37 @@ func New(c Config) (*Source, error) {
 	}
 	c.LeaseNamespace = cmp.Or(c.LeaseNamespace, metav1.NamespaceSystem)
 	c.complete()
-	s := &Source{c: c, log: c.Log, queue: queue{wake: make(chan struct{}, 1)}, metrics: newMetrics(c.Registerer), synced: make(chan struct{})}
+	s.c, s.log, s.synced = c, c.Log, make(chan struct{})
+	s.queue.wake = make(chan struct{}, 1)
+	s.metrics = newMetrics(c.Registerer, s.Stale, c.Now)
 	s.report = newReporter(&s.c)
+	var err error
+	if s.keep, err = newKeeper(s); err != nil {
+		return nil, err
+	}
+	s.kept = s.keep.load()
 	return s, nil
 }
 
 // Synced is closed when everything has been read and handed over once.
 func (s *Source) Synced() <-chan struct{} { return s.synced }
+
+// Stale says since when what was handed over may be old: since the last run, or
+// since the API server ceased to answer. Zero: it follows the server.
+func (s *Source) Stale() time.Time {
+	ns := s.stale.Load()
+	if ns == 0 {
+		ns = s.away.Load()
+	}
+	if ns == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, ns)
+}
+
+// Kept says whether there are routes of an earlier run, which will do until the API
+// server answers.
+func (s *Source) Kept() bool { return s.kept }
 
 // queue holds what the informers saw until the loop takes it.
 type queue struct {
@@ -201,6 +233,12 @@ func (s *Source) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
+	keep := s.keep
+	keep.serve()
+	// The file is written until the loop has ended.
+	written, done := context.WithCancel(context.WithoutCancel(ctx))
+	defer done()
+	wg.Go(func() { keep.run(written) })
 
 	opts := []informers.SharedInformerOption{informers.WithTransform(trim), informers.WithNamespace(s.c.Namespace)}
 	f := informers.NewSharedInformerFactoryWithOptions(s.c.Client, 0, opts...)
@@ -241,14 +279,14 @@ func (s *Source) Run(ctx context.Context) error {
 	if !cache.WaitForCacheSync(ctx.Done(), waits...) {
 		return nil
 	}
-	s.loop(ctx)
+	s.loop(ctx, keep)
 	return nil
 }
 
 // recheck is how often certificates are looked at for their dates.
 const recheck = time.Hour
 
-func (s *Source) loop(ctx context.Context) {
+func (s *Source) loop(ctx context.Context, keep *keeper) {
 	st := newState(s.c.Options)
 	refs := newLookups(ctx, s)
 	defer refs.stop()
@@ -261,12 +299,21 @@ func (s *Source) loop(ctx context.Context) {
 	}
 	s.apply(st)
 	s.hand(st, refs)
+	if s.stale.Swap(0) != 0 {
+		s.log.Info("the API server answers: its routes are served, and no longer those of the last run")
+	}
 	close(s.synced)
+	keep.save(st)
+	defer keep.save(st) // with the time of the end
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-keep.clock():
+			keep.save(st)
+			continue
 		case <-clock.C:
+			keep.changed() // it has grown an hour older, which may count one day
 			for h, c := range st.hosts {
 				if c.secret != (catalog.Key{}) {
 					st.again[h] = struct{}{}
@@ -290,7 +337,9 @@ func (s *Source) loop(ctx context.Context) {
 			}
 			s.apply(st)
 		}
-		s.hand(st, refs)
+		if s.hand(st, refs) {
+			keep.changed()
+		}
 	}
 }
 
@@ -300,8 +349,8 @@ func (s *Source) apply(st *state) {
 	}
 }
 
-// hand gives away what is new.
-func (s *Source) hand(st *state, refs *lookups) {
+// hand gives away what is new, and says whether anything was.
+func (s *Source) hand(st *state, refs *lookups) bool {
 	began := time.Now()
 	u := st.flush()
 	told := st.tell()
@@ -311,4 +360,5 @@ func (s *Source) hand(st *state, refs *lookups) {
 		s.c.OnUpdate(*u)
 	}
 	s.report.tell(st, told)
+	return u != nil
 }

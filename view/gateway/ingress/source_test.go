@@ -66,7 +66,7 @@ func start(t *testing.T, change func(*Config), objects ...runtime.Object) *rig {
 	})
 	select {
 	case <-s.Synced():
-	case <-time.After(20 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("never synced")
 	}
 	return r
@@ -75,7 +75,7 @@ func start(t *testing.T, change func(*Config), objects ...runtime.Object) *rig {
 // until waits for something to become true.
 func (r *rig) until(what string, ok func() bool) {
 	r.t.Helper()
-	end := time.After(20 * time.Second)
+	end := time.After(2 * time.Minute)
 	for {
 		if ok() {
 			return

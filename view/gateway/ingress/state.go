@@ -219,10 +219,10 @@ func (s *state) replace(k catalog.Key) {
 // spread notes the hosts that are made from one.
 func (s *state) spread(h string) {
 	for _, d := range s.byHost[h] {
-		for _, a := range d.r.aliases {
+		for _, a := range d.r.Aliases {
 			s.again[a] = struct{}{}
 		}
-		if d.r.www {
+		if d.r.WWW {
 			if o := otherWWW(h); o != "" {
 				s.again[o] = struct{}{}
 			}

@@ -156,6 +156,9 @@ type ClientCert struct {
 	Depth    int
 	ErrorURL string // where clients without a valid certificate are sent; "": 400 or 403
 	Pass     bool   // the certificate is passed to the backend (ssl-client-cert)
+	// Match must be found in the subject of the certificate ("CN=web,O=Shop"), whether
+	// one is Required or not; nil: any will do.
+	Match *regexp.Regexp
 }
 
 // Policy is how the requests of a rule are treated. The zero value is what
@@ -172,25 +175,38 @@ type Policy struct {
 	RequestFields  []FieldEdit
 	ResponseFields []FieldEdit
 
-	Protocol         Protocol
-	EndpointTLS      *EndpointTLS
-	ConnectTimeout   time.Duration
-	ReadTimeout      time.Duration // between two reads from the endpoint
-	SendTimeout      time.Duration
-	BodyLimit        int64 // bytes; 0: default, -1: no limit
-	BufferRequest    bool  // read the whole body before an endpoint is chosen
-	BufferResponse   bool
-	Retry            Retry
-	Balance          Balance
-	Affinity         *Affinity
-	Allow, Deny      []netip.Prefix // Allow empty: everybody
-	Basic            *BasicAuth
-	Auth             *ExternalAuth
+	Protocol       Protocol
+	EndpointTLS    *EndpointTLS
+	ConnectTimeout time.Duration
+	ReadTimeout    time.Duration // between two reads from the endpoint
+	SendTimeout    time.Duration
+	BodyLimit      int64 // bytes; 0: default, -1: no limit
+	BufferRequest  bool  // read the whole body before an endpoint is chosen
+	BufferResponse bool
+	Retry          Retry
+	Balance        Balance
+	Affinity       *Affinity
+	Allow, Deny    []netip.Prefix // Allow empty: everybody
+	Basic          *BasicAuth
+	Auth           *ExternalAuth
+	// SatisfyAny: one of Allow, Basic and Auth is enough. Else all must agree.
+	SatisfyAny       bool
 	CORS             *CORS
 	Limit            *Limit
 	CustomErrors     []int    // statuses of endpoints for which Errors answers
 	Errors           *Backend // also takes requests when there is no endpoint
 	DisableAccessLog bool
+	// Location, CookieDomain and CookiePath change what endpoints say in Location and
+	// Refresh, and in the attributes of Set-Cookie; nil: nothing.
+	Location, CookieDomain, CookiePath *Replacement
+}
+
+// Replacement puts To in the place of what a value begins with (for a domain: what
+// it is), or of what Regex finds. To may refer to variables, and to $1 … of Regex.
+type Replacement struct {
+	From  string
+	Regex *regexp.Regexp // in the place of From
+	To    string
 }
 
 // FieldEdit changes a field.
@@ -214,6 +230,11 @@ type EndpointTLS struct {
 	ServerName  string
 	Roots       *x509.CertPool // nil: any certificate will do
 	Certificate *tls.Certificate
+	// MinVersion and MaxVersion of TLS; 0: those of the gateway.
+	MinVersion, MaxVersion uint16
+	// Depth is how many certificates there may be between that of the endpoint and
+	// an authority, with Roots; -1: any number.
+	Depth int
 }
 
 // Retry is when a request goes to another endpoint. Connections that could not
@@ -237,6 +258,8 @@ type Balance struct {
 	// Bounded limits how much more than the mean load one endpoint may have, in
 	// per cent; 0: 125 for hashes.
 	Bounded int
+	// Subset: with ring_hash so many endpoints share the requests of one hash; 0: one.
+	Subset int
 }
 
 // Affinity keeps a client at an endpoint by a cookie.
@@ -249,8 +272,10 @@ type Affinity struct {
 	SameSite   string
 	Secure     *bool
 	Persistent bool // stay with an endpoint although others have fewer clients
-	OnFailure  bool // a new cookie when the endpoint failed
-	Canary     string
+	// Partitioned: the cookie is kept for each site that embeds this one (CHIPS).
+	Partitioned bool
+	OnFailure   bool // a new cookie when the endpoint failed
+	Canary      string
 }
 
 // BasicAuth asks for a name and password.

@@ -22,6 +22,10 @@ type Conn struct {
 	readable func(fd uintptr) bool
 	writable func(fd uintptr) bool
 
+	d       *desc  // of a Poller; nil: the runtime's
+	told    bool   // a Handler is told, and nothing waits
+	backlog []byte // what was written and the kernel did not take, while nothing waits
+
 	loop   *loop
 	inside atomic.Bool // the function of Loop runs
 	doomed atomic.Bool // Close was called meanwhile
@@ -66,6 +70,13 @@ func (c *Conn) Read(p []byte) (int, error) {
 	}
 	if len(p) == 0 {
 		return 0, nil
+	}
+	if c.told {
+		n, again, err := c.recv(p)
+		if again {
+			err = errAgain
+		}
+		return n, err
 	}
 	c.in.p, c.in.pool = p, false
 	err := c.wait(&c.in, c.readable)
@@ -138,6 +149,14 @@ func (c *Conn) WriteBoth(p, q []byte) (int, error) {
 		return 0, nil
 	}
 	done := 0
+	if c.told {
+		return c.writeTold(p, q)
+	}
+	if len(c.backlog) > 0 {
+		if err := c.Settle(); err != nil {
+			return 0, err
+		}
+	}
 	if c.loop != nil && c.loop.fd != 0 {
 		n, err := direct(c.loop.fd, p, q)
 		if err != errBlocked {
@@ -203,6 +222,9 @@ func (c *Conn) early(h *half, read bool) bool {
 // park makes sure that the runtime's deadline is not later than the one that
 // is wanted, before the goroutine waits.
 func (c *Conn) park(h *half, read bool) {
+	if c.d != nil {
+		c.d.watch()
+	}
 	h.waiting.Store(true)
 	for {
 		want, set := h.want.Load(), h.set.Load()

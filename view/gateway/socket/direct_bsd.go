@@ -28,3 +28,6 @@ func number(err error) syscall.Errno {
 
 // Acknowledge does nothing here.
 func (c *Conn) Acknowledge() {}
+
+// Unacknowledged cannot be told here.
+func (c *Conn) Unacknowledged() (n int, ok bool) { return 0, false }

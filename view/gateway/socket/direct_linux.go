@@ -39,3 +39,17 @@ func (c *Conn) Acknowledge() {
 		})
 	}
 }
+
+// Unacknowledged is how much of what was written the peer's system has not
+// confirmed. false: that cannot be told.
+func (c *Conn) Unacknowledged() (n int, ok bool) {
+	if c.raw == nil {
+		return 0, false
+	}
+	var left int32
+	err := c.raw.Control(func(fd uintptr) {
+		_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TIOCOUTQ, uintptr(unsafe.Pointer(&left)))
+		ok = errno == 0
+	})
+	return int(left), ok && err == nil
+}

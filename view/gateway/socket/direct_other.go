@@ -22,3 +22,6 @@ func (c *Conn) tryWrite(uintptr) bool { return true }
 
 // Acknowledge does nothing here.
 func (c *Conn) Acknowledge() {}
+
+// Unacknowledged cannot be told here.
+func (c *Conn) Unacknowledged() (n int, ok bool) { return 0, false }

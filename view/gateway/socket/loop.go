@@ -21,6 +21,7 @@ type loop struct {
 	sent   int
 	early  int64                 // the deadline that Ask set to look by itself
 	answer func(fd uintptr) bool // tryAsk, made once
+	look   bool                  // something came before Ask
 }
 
 // soon is when Ask looks by itself whether something came: a peer may have ended
@@ -132,6 +133,7 @@ func (c *Conn) Ask(p, q []byte, s Size) (b *Buffer, n, sent int, err error) {
 		l.answer = c.tryAsk
 	}
 	l.ask, l.more, l.sent = p, q, 0
+	l.look = c.d != nil && c.d.news() // the peer ended the connection meanwhile, most likely
 	c.in.pool, c.in.size = true, s
 	err = c.wait(&c.in, l.answer)
 	l.ask, l.more = nil, nil
@@ -174,6 +176,14 @@ func (c *Conn) tryAsk(fd uintptr) bool {
 		return true
 	}
 	h := &c.in
+	if l.look {
+		l.look = false
+		return c.tryRead(fd)
+	}
+	if c.d != nil {
+		c.park(h, true) // what comes is not forgotten
+		return false
+	}
 	h.waiting.Store(true)
 	want, set := h.want.Load(), h.set.Load()
 	if set == 0 || set != l.early { // else it is still what was set here before

@@ -27,7 +27,7 @@ func AppendRequest(dst []byte, r *http.Request, chunked bool) []byte {
 	dst = append(dst, " HTTP/1.1\r\nHost: "...)
 	dst = append(dst, r.Authority...)
 	dst = append(dst, '\r', '\n')
-	dst = appendFields(dst, r.Fields)
+	dst = appendFields(dst, r.Fields, chunked)
 	switch {
 	case chunked:
 		dst = append(dst, "Transfer-Encoding: chunked\r\n"...)
@@ -61,7 +61,7 @@ func anticipated(method []byte) bool {
 // unless there is one, or date is empty, or the status is 1xx.
 func AppendResponse(dst []byte, r *http.Response, to *http.Request, chunked bool, date []byte) []byte {
 	dst = appendStatus(dst, r.Status)
-	dst = appendFields(dst, r.Fields)
+	dst = appendFields(dst, r.Fields, chunked)
 	if r.Status < 200 {
 		if r.Status == 101 && len(r.Upgrade) > 0 {
 			dst = appendConnection(dst, r.Upgrade, false, false)
@@ -118,10 +118,10 @@ func appendStatus(dst []byte, status int) []byte {
 }
 
 // appendFields appends all but what is written from members.
-func appendFields(dst []byte, fields http.Fields) []byte {
+func appendFields(dst []byte, fields http.Fields, chunked bool) []byte {
 	for i := range fields {
 		f := &fields[i]
-		if f.ID != http.Other && f.ID <= http.Expect {
+		if f.ID != http.Other && f.ID <= http.Expect && !(chunked && f.ID == http.Trailer) {
 			continue
 		}
 		dst = appendField(dst, f)

@@ -22,6 +22,7 @@ type head struct {
 	upgrading bool // Connection lists upgrade
 	named     bool // Connection names fields to be dropped
 	trailers  bool
+	announced bool // there is a Trailer
 	expect    bool
 	lenient   bool // it is a response: see the package's comment
 }
@@ -170,11 +171,21 @@ func (h *head) field(id http.ID, v []byte) (keep bool, err error) {
 				h.trailers = true
 			}
 		}
+	case http.Trailer:
+		h.announced = true
+		return true, nil
 	case http.Expect:
 		h.expect = h.expect || fold(v, "100-continue")
 		return true, nil
 	}
 	return false, nil
+}
+
+// announce leaves Trailer out if none can follow.
+func (h *head) announce(f *http.Fields, chunked bool) {
+	if h.announced && !chunked {
+		f.Del(http.Trailer)
+	}
 }
 
 // contentLength reads a number, or a list of them: each counts.

@@ -37,6 +37,7 @@ func ParseRequest(b []byte, r *http.Request, l *Limits) (n int, f Framing, err e
 		err = &Error{431, "head larger than allowed"}
 	case n > 0:
 		if f, err = h.request(r); err == nil {
+			h.announce(&r.Fields, f.Chunked)
 			return n, f, nil
 		}
 	}

@@ -62,6 +62,7 @@ func TestParseRequest(t *testing.T) {
 		{"two Upgrades", "GET / HTTP/1.1\r\n" + h + "Connection: upgrade\r\nUpgrade: a\r\nUpgrade: b\r\n\r\n", "GET / at a len=0"},
 		{"h2c is not passed on", "GET / HTTP/1.1\r\n" + h + "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: websocket, H2C\r\nHTTP2-Settings: AAA\r\n\r\n", "GET / at a len=0"},
 		{"what governs the connection", "GET / HTTP/1.1\r\n" + h + "Keep-Alive: 5\r\nProxy-Connection: keep-alive\r\nTrailer: X\r\nHTTP2-Settings: A\r\nX: y\r\n\r\n", "GET / at a len=0 [X=y]"},
+		{"trailers announced", "POST / HTTP/1.1\r\n" + h + "Transfer-Encoding: chunked\r\nTrailer: X\r\n\r\n", "POST / at a len=-1 [Trailer=X]"},
 		{"named by Connection (RFC 9110, 7.6.1)", "GET / HTTP/1.1\r\n" + h + "X-A: 1\r\nConnection: close, x-a\r\nX-B: 2\r\nConnection: X-B\r\nX-C: 3\r\nX-A: 4\r\n\r\n", "GET / at a len=0 close [X-C=3]"},
 		{"well-known names cannot be named", "GET / HTTP/1.1\r\n" + h + "Cookie: c\r\nX-Forwarded-For: d\r\nConnection: host, cookie, X-Forwarded-For, content-length\r\nAuthorization: e\r\nContent-Length: 0\r\n\r\n", "GET / at a len=0 [Cookie=c] [X-Forwarded-For=d] [Authorization=e]"},
 		{"values", "GET / HTTP/1.1\r\n" + h + "A:\r\nB: \t \r\nC:x\r\nD: \xff\t \"y\" ; z\t\r\n\r\n", "GET / at a len=0 [A=] [B=] [C=x] [D=\xff\t \"y\" ; z]"},

@@ -21,6 +21,7 @@ func ParseResponse(b []byte, r *http.Response, toMethod []byte, l *Limits) (n in
 		err = &Error{502, "head larger than allowed"}
 	case n > 0:
 		f, err = h.response(r, toMethod)
+		h.announce(&r.Fields, f.Chunked)
 	}
 	if n == 0 || err != nil {
 		r.Reset()

@@ -170,7 +170,7 @@ func (e *Encoder) fields(dst []byte, f http.Fields) []byte {
 	for i := range f {
 		switch id := f[i].ID; id {
 		case http.Connection, http.KeepAlive, http.ProxyConnection, http.TransferEncoding, http.ContentLength,
-			http.Upgrade, http.TE, http.Trailer, http.HTTP2Settings, http.Host,
+			http.Upgrade, http.TE, http.HTTP2Settings, http.Host,
 			http.SecWebSocketKey, http.SecWebSocketAccept:
 			// They are not of HTTP/2 (RFC 8441, 5, for the last two), or said by the struct.
 		case http.Other:

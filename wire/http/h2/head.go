@@ -80,7 +80,7 @@ func (s *scan) regular(request bool) (keep bool) {
 		}
 		s.te = true
 		return false
-	case http.Trailer, http.HTTP2Settings:
+	case http.HTTP2Settings:
 		return false
 	case http.ContentLength:
 		n, ok := parseLength(s.e.value)

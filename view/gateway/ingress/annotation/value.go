@@ -1,4 +1,4 @@
-package ingress
+package annotation
 
 import (
 	"errors"
@@ -19,23 +19,23 @@ type (
 	duration time.Duration
 )
 
-// errValue means that the value is not what the table says; the message is made
+// ErrValue means that the value is not what the table says; the message is made
 // from the table.
-var errValue = errors.New("not understood")
+var ErrValue = errors.New("not understood")
 
-func parseBool(s string) (bool, error) {
+func ParseBool(s string) (bool, error) {
 	switch strings.TrimSpace(s) {
 	case "true", "True", "TRUE", "t", "T", "1":
 		return true, nil
 	case "false", "False", "FALSE", "f", "F", "0":
 		return false, nil
 	}
-	return false, errValue
+	return false, ErrValue
 }
 
-func setBool(field func(*reading) *bool) func(*reading, string) error {
-	return func(r *reading, v string) error {
-		b, err := parseBool(v)
+func setBool(field func(*Reading) *bool) func(*Reading, string) error {
+	return func(r *Reading, v string) error {
+		b, err := ParseBool(v)
 		if err == nil {
 			*field(r) = b
 		}
@@ -43,8 +43,8 @@ func setBool(field func(*reading) *bool) func(*reading, string) error {
 	}
 }
 
-func checkBool(_ *reading, v string) error {
-	_, err := parseBool(v)
+func checkBool(_ *Reading, v string) error {
+	_, err := ParseBool(v)
 	return err
 }
 
@@ -56,11 +56,11 @@ func parseOnOff(s string) (bool, error) {
 	case "off":
 		return false, nil
 	}
-	return parseBool(s)
+	return ParseBool(s)
 }
 
-func onOff(field func(*reading) *bool) func(*reading, string) error {
-	return func(r *reading, v string) error {
+func onOff(field func(*Reading) *bool) func(*Reading, string) error {
+	return func(r *Reading, v string) error {
 		b, err := parseOnOff(v)
 		if err == nil {
 			*field(r) = b
@@ -69,23 +69,23 @@ func onOff(field func(*reading) *bool) func(*reading, string) error {
 	}
 }
 
-// printable refuses what would break lines of heads apart.
-func printable(s string) error {
+// Printable refuses what would break lines of heads apart.
+func Printable(s string) error {
 	for i := range len(s) {
 		if s[i] < 0x20 || s[i] == 0x7f {
-			return fmt.Errorf("%w: it has a control character", errValue)
+			return fmt.Errorf("%w: it has a control character", ErrValue)
 		}
 	}
 	return nil
 }
 
-func setText(field func(*reading) *string) func(*reading, string) error {
-	return func(r *reading, v string) error {
+func setText(field func(*Reading) *string) func(*Reading, string) error {
+	return func(r *Reading, v string) error {
 		v = strings.TrimSpace(v)
 		if v == "" {
-			return fmt.Errorf("%w: it is empty", errValue)
+			return fmt.Errorf("%w: it is empty", ErrValue)
 		}
-		if err := printable(v); err != nil {
+		if err := Printable(v); err != nil {
 			return err
 		}
 		*field(r) = v
@@ -94,17 +94,17 @@ func setText(field func(*reading) *string) func(*reading, string) error {
 }
 
 // setPlace takes text with variables.
-func setPlace(field func(*reading) *string) func(*reading, string) error {
+func setPlace(field func(*Reading) *string) func(*Reading, string) error {
 	set := setText(field)
-	return func(r *reading, v string) error {
+	return func(r *Reading, v string) error {
 		if strings.ContainsAny(strings.TrimSpace(v), " ;{}\\\"'`<>") && !strings.Contains(v, "${") {
-			return fmt.Errorf("%w: it has characters that no URL has", errValue)
+			return fmt.Errorf("%w: it has characters that no URL has", ErrValue)
 		}
 		return set(r, v)
 	}
 }
 
-func token(s string) bool {
+func Token(s string) bool {
 	if s == "" {
 		return false
 	}
@@ -118,22 +118,22 @@ func token(s string) bool {
 	return true
 }
 
-func setHeaderName(field func(*reading) *string) func(*reading, string) error {
-	return func(r *reading, v string) error {
+func setHeaderName(field func(*Reading) *string) func(*Reading, string) error {
+	return func(r *Reading, v string) error {
 		v = strings.TrimSpace(v)
-		if !token(v) {
-			return errValue
+		if !Token(v) {
+			return ErrValue
 		}
 		*field(r) = v
 		return nil
 	}
 }
 
-func oneOf(field func(*reading) *string, words ...string) func(*reading, string) error {
-	return func(r *reading, v string) error {
+func oneOf(field func(*Reading) *string, words ...string) func(*Reading, string) error {
+	return func(r *Reading, v string) error {
 		i := slices.IndexFunc(words, func(w string) bool { return strings.EqualFold(w, strings.TrimSpace(v)) })
 		if i < 0 {
-			return errValue
+			return ErrValue
 		}
 		*field(r) = words[i]
 		return nil
@@ -143,13 +143,13 @@ func oneOf(field func(*reading) *string, words ...string) func(*reading, string)
 func parseNumber(s string) (int, error) {
 	n, err := strconv.ParseUint(strings.TrimSpace(s), 10, 31)
 	if err != nil {
-		return 0, errValue
+		return 0, ErrValue
 	}
 	return int(n), nil
 }
 
-func setNumber(field func(*reading) *int) func(*reading, string) error {
-	return func(r *reading, v string) error {
+func setNumber(field func(*Reading) *int) func(*Reading, string) error {
+	return func(r *Reading, v string) error {
 		n, err := parseNumber(v)
 		if err == nil {
 			*field(r) = n
@@ -163,24 +163,24 @@ func setNumber(field func(*reading) *int) func(*reading, string) error {
 func parseSeconds(s string) (time.Duration, error) {
 	n, err := parseNumber(strings.TrimSuffix(strings.TrimSpace(s), "s"))
 	if err != nil || n > 10*365*24*3600 {
-		return 0, errValue
+		return 0, ErrValue
 	}
 	return time.Duration(n) * time.Second, nil
 }
 
-func seconds(field func(*reading) *duration) func(*reading, string) error {
-	return func(r *reading, v string) error {
+func seconds(field func(*Reading) *duration) func(*Reading, string) error {
+	return func(r *Reading, v string) error {
 		d, err := parseSeconds(v)
 		if err != nil || d == 0 {
-			return errValue
+			return ErrValue
 		}
 		*field(r) = duration(d)
 		return nil
 	}
 }
 
-func secondsOrNone(field func(*reading) *duration) func(*reading, string) error {
-	return func(r *reading, v string) error {
+func secondsOrNone(field func(*Reading) *duration) func(*Reading, string) error {
+	return func(r *Reading, v string) error {
 		d, err := parseSeconds(v)
 		if err == nil {
 			*field(r) = duration(d)
@@ -208,7 +208,7 @@ func parseSize(s string) (int64, error) {
 	}
 	n, err := strconv.ParseUint(s, 10, 63-shift)
 	if err != nil {
-		return 0, errValue
+		return 0, ErrValue
 	}
 	return int64(n) << shift, nil
 }
@@ -225,7 +225,7 @@ func parseRanges(s string) ([]netip.Prefix, error) {
 		if err != nil {
 			a, err := netip.ParseAddr(w)
 			if err != nil || a.Zone() != "" {
-				return nil, fmt.Errorf("%w: %q is neither", errValue, w)
+				return nil, fmt.Errorf("%w: %q is neither", ErrValue, w)
 			}
 			p = netip.PrefixFrom(a, a.BitLen())
 		}
@@ -235,13 +235,13 @@ func parseRanges(s string) ([]netip.Prefix, error) {
 		out = append(out, p.Masked())
 	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("%w: it is empty", errValue)
+		return nil, fmt.Errorf("%w: it is empty", ErrValue)
 	}
 	return out, nil
 }
 
-func ranges(field func(*reading) *prefixes) func(*reading, string) error {
-	return func(r *reading, v string) error {
+func ranges(field func(*Reading) *prefixes) func(*Reading, string) error {
+	return func(r *Reading, v string) error {
 		p, err := parseRanges(v)
 		if err == nil {
 			*field(r) = p
@@ -250,11 +250,11 @@ func ranges(field func(*reading) *prefixes) func(*reading, string) error {
 	}
 }
 
-func redirectCode(field func(*reading) *int) func(*reading, string) error {
-	return func(r *reading, v string) error {
+func redirectCode(field func(*Reading) *int) func(*Reading, string) error {
+	return func(r *Reading, v string) error {
 		n, err := parseNumber(v)
 		if err != nil || !slices.Contains([]int{301, 302, 303, 307, 308}, n) {
-			return errValue
+			return ErrValue
 		}
 		*field(r) = n
 		return nil
@@ -266,14 +266,14 @@ func parseStatuses(s string) ([]int, error) {
 	for _, w := range words(s) {
 		n, err := parseNumber(w)
 		if err != nil || n < 300 || n > 599 {
-			return nil, fmt.Errorf("%w: %q is no such status", errValue, w)
+			return nil, fmt.Errorf("%w: %q is no such status", ErrValue, w)
 		}
 		if !slices.Contains(out, n) {
 			out = append(out, n)
 		}
 	}
 	if len(out) == 0 {
-		return nil, errValue
+		return nil, ErrValue
 	}
 	return out, nil
 }
@@ -284,11 +284,11 @@ func parseAuthCache(s string) (time.Duration, error) {
 	for part := range strings.SplitSeq(s, ",") {
 		f := strings.Fields(part)
 		if len(f) == 0 {
-			return 0, errValue
+			return 0, ErrValue
 		}
 		for _, code := range f[:len(f)-1] {
 			if n, err := parseNumber(code); code != "any" && (err != nil || n < 100 || n > 599) {
-				return 0, fmt.Errorf("%w: %q is no status", errValue, code)
+				return 0, fmt.Errorf("%w: %q is no status", ErrValue, code)
 			}
 		}
 		last := f[len(f)-1]
@@ -303,7 +303,7 @@ func parseAuthCache(s string) (time.Duration, error) {
 			}
 		}
 		if err != nil || d == 0 {
-			return 0, fmt.Errorf("%w: %q is no duration", errValue, last)
+			return 0, fmt.Errorf("%w: %q is no duration", ErrValue, last)
 		}
 		if least == 0 || d < least {
 			least = d
@@ -312,11 +312,11 @@ func parseAuthCache(s string) (time.Duration, error) {
 	return least, nil
 }
 
-// parseURL checks a URL with variables, and gives the host if that has none.
-func parseURL(s string) (host, port, scheme string, err error) {
+// ParseURL checks a URL with variables, and gives the host if that has none.
+func ParseURL(s string) (host, port, scheme string, err error) {
 	scheme, rest, ok := strings.Cut(s, "://")
-	if !ok || scheme != "http" && scheme != "https" || strings.ContainsAny(s, " \"'`;{}\\<>") || printable(s) != nil {
-		return "", "", "", errValue
+	if !ok || scheme != "http" && scheme != "https" || strings.ContainsAny(s, " \"'`;{}\\<>") || Printable(s) != nil {
+		return "", "", "", ErrValue
 	}
 	at := rest
 	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
@@ -327,18 +327,18 @@ func parseURL(s string) (host, port, scheme string, err error) {
 	}
 	u, e := url.Parse(scheme + "://" + at)
 	if e != nil || u.Hostname() == "" || u.User != nil {
-		return "", "", "", errValue
+		return "", "", "", ErrValue
 	}
 	if p := u.Port(); p != "" {
 		if n, e := strconv.ParseUint(p, 10, 16); e != nil || n == 0 {
-			return "", "", "", errValue
+			return "", "", "", ErrValue
 		}
 	}
 	return u.Hostname(), u.Port(), scheme, nil
 }
 
-// hostName says whether s can be a host of a rule.
-func hostName(s string) bool {
+// HostName says whether s can be a host of a rule.
+func HostName(s string) bool {
 	s = strings.TrimPrefix(s, "*.")
 	if s == "" || len(s) > 253 {
 		return false
@@ -376,11 +376,11 @@ func parseNext(s string) (route.Retry, error) {
 				out.On = append(out.On, n)
 			}
 		default:
-			return out, fmt.Errorf("%w: %q", errValue, w)
+			return out, fmt.Errorf("%w: %q", ErrValue, w)
 		}
 	}
 	if len(words(s)) == 0 {
-		return out, errValue
+		return out, ErrValue
 	}
 	return out, nil
 }
@@ -388,7 +388,24 @@ func parseNext(s string) (route.Retry, error) {
 func parsePattern(s string) (*regexp.Regexp, error) {
 	re, err := regexp.Compile(s)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s", errValue, strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+		return nil, fmt.Errorf("%w: %s", ErrValue, strings.TrimPrefix(err.Error(), "error parsing regexp: "))
 	}
 	return re, nil
+}
+
+// ParsePasswords reads an htpasswd file: a line for each user.
+func ParsePasswords(file string) map[string]string {
+	users := map[string]string{}
+	for line := range strings.Lines(file) {
+		line = strings.TrimSpace(line)
+		user, rest, _ := strings.Cut(line, ":")
+		hash, _, _ := strings.Cut(rest, ":")
+		if user == "" || hash == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		if _, again := users[user]; !again { // as nginx: the first counts
+			users[user] = hash
+		}
+	}
+	return users
 }
