@@ -32,6 +32,8 @@ func ReleaseStartPages() error {
 		if !ok {
 			continue
 		}
+		// A kernel that keeps the file in large pages would bring them back whole.
+		_, _, _ = unix.Syscall(unix.SYS_MADVISE, from, to-from, unix.MADV_NOHUGEPAGE)
 		if _, _, errno := unix.Syscall(unix.SYS_MADVISE, from, to-from, unix.MADV_DONTNEED); errno != 0 {
 			return fmt.Errorf("kernel: release pages: %w", errno)
 		}

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/miekg/dns"
 )
@@ -159,7 +158,7 @@ func say(t testing.TB, server, name string, typ uint16) string {
 	m := new(dns.Msg).SetQuestion(name, typ)
 	m.SetEdns0(4096, false)
 	m.RecursionDesired = true
-	c := &dns.Client{Timeout: 3 * time.Second, Net: "tcp"}
+	c := &dns.Client{Timeout: patience, Net: "tcp"}
 	r, _, err := c.Exchange(m, server)
 	if err != nil {
 		t.Fatalf("ask %s for %s: %v", server, name, err)

@@ -110,7 +110,7 @@ func resolverClients(goProgram string) []resolverClient {
 	digRead := merge(forAll(address, "A", "AAAA"), names, forAll(`\d+ \d+ (\d+ \S+?)\.?`, "SRV"))
 	digAsk := func(more ...string) func(kind, name string) []string {
 		return func(kind, name string) []string {
-			args := append([]string{"+search", "+short", "+time=5"}, more...)
+			args := append([]string{"+search", "+short", "+time=20"}, more...)
 			if kind == "PTR" {
 				return append(args, "-x", name)
 			}
@@ -239,7 +239,7 @@ func TestDNSClients(t *testing.T) {
 	if app4 == "" || app6 == "" || web4 == "" {
 		t.Fatalf("ClusterIPs %q %q %q", app4, app6, web4)
 	}
-	for name, n := range map[string]int{"db": 2, "many": 200} {
+	for name, n := range map[string]int{"db": 2, "many": 200, "six": 1} {
 		eventually(t, "endpoints of "+name, func() error {
 			got := c.getent(t, name+".love-test.svc.cluster.local.")
 			return unless(len(strings.Fields(got)) == n, "%s", got)

@@ -12,7 +12,7 @@ import (
 
 const (
 	outsideServer = "127.0.0.99"
-	hostResolv    = "# the machine's own\nnameserver " + outsideServer + "\noptions timeout:1 attempts:1\n"
+	hostResolv    = "# the machine's own\nnameserver " + outsideServer + "\noptions timeout:9 attempts:3\n"
 	insideName    = "kubernetes.default.svc.cluster.local"
 )
 

@@ -19,7 +19,7 @@ import (
 func lookup(server, name string, qtype uint16) (rcode string, data []string, extra []dns.RR, err error) {
 	m := new(dns.Msg).SetQuestion(dns.Fqdn(name), qtype)
 	m.SetEdns0(4096, false)
-	c := &dns.Client{Timeout: 3 * time.Second}
+	c := &dns.Client{Timeout: 20 * time.Second}
 	res, _, err := c.Exchange(m, server)
 	if err != nil {
 		return "", nil, nil, err
@@ -52,7 +52,7 @@ func dig(t testing.TB, server string, args ...string) string {
 		t.Skip("dig is not installed (hack/deps.sh installs it)")
 	}
 	host, port, _ := strings.Cut(server, ":")
-	r := finish(t, exec.Command(path, append([]string{"@" + host, "-p", port, "+time=5"}, args...)...))
+	r := finish(t, exec.Command(path, append([]string{"@" + host, "-p", port, "+time=20"}, args...)...))
 	if r.code != 0 {
 		t.Fatalf("dig %v: exit %d\n%s%s", args, r.code, r.out, r.err)
 	}
@@ -66,7 +66,7 @@ func echo(addr, text string) (string, error) {
 		return "", err
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(2 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 	if _, err := c.Write([]byte(text)); err != nil {
 		return "", err
 	}

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 )
 
 // walkBrowser: a real browser is led from http to https, shows the page, and its
@@ -41,10 +42,10 @@ spec:
 	m.shows(t, "http://site.example.com/page", 308, "")
 	// Browsers give up what they load when an interface comes or goes, as those of
 	// pods do.
-	eventually(t, "the page in a browser", func() error {
+	err := pollFor(3*time.Minute, func() error {
 		cmd := exec.Command(browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
 			"--user-data-dir="+t.TempDir(), "--ignore-certificate-errors", "--host-resolver-rules=MAP site.example.com 127.0.0.1",
-			"--timeout=20000", "--dump-dom", "http://site.example.com/page")
+			"--timeout=60000", "--dump-dom", "http://site.example.com/page")
 		cmd.Env = environ(t, t.TempDir())
 		r := m.finish(t, cmd)
 		for _, want := range []string{"loaded from https://site.example.com/page<", "site heard hello<"} {
@@ -54,4 +55,7 @@ spec:
 		}
 		return nil
 	})
+	if err != nil {
+		t.Fatal("the page in a browser: ", err)
+	}
 }

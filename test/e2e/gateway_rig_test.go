@@ -48,7 +48,7 @@ func (a *answer) String() string {
 // curl asks the gateway, whatever host the URL names.
 func (d *doorway) curl(t testing.TB, args ...string) (*answer, error) {
 	t.Helper()
-	cmd := exec.Command("curl", append([]string{"-sS", "-i", "-k", "--max-time", "20", "--noproxy", "*",
+	cmd := exec.Command("curl", append([]string{"-sS", "-i", "-k", "--max-time", "60", "--noproxy", "*",
 		"--connect-to", ":80:" + d.http, "--connect-to", ":443:" + d.https}, args...)...)
 	cmd.Env, cmd.Dir = environ(t, d.home), d.home
 	var out, errw bytes.Buffer

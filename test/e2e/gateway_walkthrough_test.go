@@ -50,7 +50,7 @@ func (m *machine) visit(method, url string, header http.Header) (*http.Response,
 		return m.dial(ctx, network, net.JoinHostPort("127.0.0.1", port))
 	}
 	client := &http.Client{
-		Timeout:       5 * time.Second,
+		Timeout:       30 * time.Second,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
 			DisableKeepAlives: true, DialContext: dial,
@@ -224,7 +224,7 @@ metadata: {name: %s, labels: {app: nginx-pod-demo-for-test-ingress}}
 spec:
   terminationGracePeriodSeconds: 5
   containers:
-  - {name: nginx-container, image: nginx, ports: [{containerPort: 80}], readinessProbe: {httpGet: {path: /, port: 80}, periodSeconds: 1}}
+  - {name: nginx-container, image: nginx, ports: [{containerPort: 80}], readinessProbe: {httpGet: {path: /, port: 80}, periodSeconds: 1, timeoutSeconds: 20}}
 `, next))
 		c.pod(t, "default", next, "ready", podReady)
 		old := map[string]string{"second": "nginx-pod-demo-for-test-ingress", "third": "second"}[next]

@@ -122,7 +122,7 @@ func newCluster(bin string, env []string, nodes int, flags ...string) (_ *cluste
 		return nil, err
 	}
 	for i, m := range c.machines {
-		before, err := m.inventory()
+		before, err := m.settled()
 		if err != nil {
 			return nil, err
 		}

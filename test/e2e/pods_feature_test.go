@@ -46,7 +46,7 @@ spec:
     restartPolicy: Always
     command: [sh, -c, "echo side >> /shared/order; exec sleep 1000000"]
     volumeMounts: [{name: shared, mountPath: /shared}]
-    startupProbe: {exec: {command: [grep, -q, side, /shared/order]}, periodSeconds: 1}
+    startupProbe: {exec: {command: [grep, -q, side, /shared/order]}, periodSeconds: 1, timeoutSeconds: 20, failureThreshold: 100}
   - {name: second, image: busybox, command: [sh, -c, "echo second >> /shared/order"], volumeMounts: [{name: shared, mountPath: /shared}]}
   containers:
   - name: main
@@ -175,8 +175,8 @@ spec:
     command: [sh, -c, "trap 'echo term; exit 0' TERM; echo up; while :; do sleep 0.1; done"]
     lifecycle: {preStop: {exec: {command: [sh, -c, "echo hook > /proc/1/fd/1"]}}}
 `)
-	c.must(t, "wait", "--for=condition=complete", "job/sum", "-n", ns, "--timeout=40s")
-	c.must(t, "wait", "--for=condition=failed", "job/fails", "-n", ns, "--timeout=40s")
+	c.must(t, "wait", "--for=condition=complete", "job/sum", "-n", ns, "--timeout=120s")
+	c.must(t, "wait", "--for=condition=failed", "job/fails", "-n", ns, "--timeout=120s")
 	if got := c.must(t, "logs", "-n", ns, "-l", "job-name=sum"); got != "42\n42\n42\n" {
 		t.Errorf("logs of a Job: %q", got)
 	}
@@ -204,7 +204,7 @@ spec:
 	if err := logs.waitFor("up"); err != nil {
 		t.Fatal(err)
 	}
-	c.must(t, "delete", "pod", "graceful", "-n", ns, "--timeout=15s")
+	c.must(t, "delete", "pod", "graceful", "-n", ns, "--timeout=120s")
 	if code := logs.code(t); code != 0 || logs.text() != "up\nhook\nterm\n" {
 		t.Errorf("logs -f to the end: exit %d %q", code, logs.text())
 	}
@@ -256,12 +256,12 @@ spec: {selector: {app: host}, ports: [{port: 80, targetPort: 8377}]}
 		for _, from := range c.machines {
 			from.answers(t, "http://"+p.Status.HostIP+":8376/", p.Name)
 		}
-		if got := c.must(t, "exec", "-n", ns, every[0].Name, "--", "curl", "-s", "--max-time", "5", "http://"+p.Status.HostIP+":8376/"); got != p.Name+"\n" {
+		if got := c.must(t, "exec", "-n", ns, every[0].Name, "--", "curl", "-s", "--max-time", "30", "http://"+p.Status.HostIP+":8376/"); got != p.Name+"\n" {
 			t.Errorf("the host port of %s from a pod: %q", p.Spec.NodeName, got)
 		}
 		c.machines[int(p.Spec.NodeName[5]-'1')].answers(t, "http://127.0.0.1:8376/", p.Name)
 	}
-	c.must(t, "delete", "daemonset", "every", "-n", ns, "--timeout=30s")
+	c.must(t, "delete", "daemonset", "every", "-n", ns, "--timeout=120s")
 	eventually(t, "the host ports are free", func() error {
 		list, err := c.client.CoreV1().Pods(ns).List(t.Context(), metav1.ListOptions{LabelSelector: "app=every"})
 		if err != nil {
@@ -326,7 +326,7 @@ spec:
 		if _, err := exec.LookPath("script"); err != nil {
 			t.Skip("script (util-linux), which makes a terminal, is not installed")
 		}
-		line := "stty cols 123 rows 45; " + filepath.Join(tools.bin(t), "kubectl") + " exec -it -n " + ns + " cat -c shell -- sh -c 'tty; sleep 1; stty size; exit 6'"
+		line := "stty cols 123 rows 45; " + filepath.Join(tools.bin(t), "kubectl") + " exec -it -n " + ns + ` cat -c shell -- sh -c 'tty; for i in $(seq 300); do [ "$(stty size)" != "45 123" ] || break; sleep 0.1; done; stty size; exit 6'`
 		cmd := exec.Command("script", "-qec", line, "/dev/null")
 		cmd.Env = environ(t, c.dir, "KUBECONFIG="+c.kubeconfig(), "TERM=xterm")
 		if r := c.server().finish(t, cmd); r.code != 6 || !strings.Contains(r.out, "/dev/pts/") || !strings.Contains(r.out, "45 123") {

@@ -156,9 +156,9 @@ spec:
     image: example.com/app:1.0
     args: [by, "$(NAME)", $$(NAME)]
     env: [{name: NAME, value: me}]
-    startupProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
-    readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}
-    livenessProbe: {exec: {command: [/bin/sh, -c, "test -x /srv/serve"]}, periodSeconds: 1}
+    startupProbe: {tcpSocket: {port: 8080}, periodSeconds: 1, timeoutSeconds: 20, failureThreshold: 100}
+    readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1, timeoutSeconds: 20}
+    livenessProbe: {exec: {command: [/bin/sh, -c, "test -x /srv/serve"]}, periodSeconds: 1, timeoutSeconds: 20}
 `)
 	p := c.pod(t, ns, "app", "ready", podReady)
 	if code, body := c.server().fetch("http://" + p.Status.PodIP + ":8080/"); code != 200 || body != "hello 1234\n" {
@@ -248,5 +248,5 @@ spec: {containers: [{name: c, image: "UPPER CASE"}]}
 	c.pod(t, ns, "unreachable", "ImagePullBackOff", waits("ImagePullBackOff"))
 	c.event(t, ns, "unreachable", "Failed", `Failed to pull image "127.0.0.1:9/nothing:1"`)
 	c.event(t, ns, "unreachable", "BackOff", "Back-off pulling image")
-	c.must(t, "delete", "pod", "--all", "-n", ns, "--timeout=30s")
+	c.must(t, "delete", "pod", "--all", "-n", ns, "--timeout=120s")
 }

@@ -62,11 +62,11 @@ func TestPodsTwoNodes(t *testing.T) {
 		}
 		for _, from := range []corev1.Pod{near, far} {
 			for _, to := range pods {
-				if got := c.must(t, "exec", "-n", ns, from.Name, "--", "curl", "-s", "--max-time", "5", "http://"+to.Status.PodIP+":9376/"); got != to.Name+"\n" {
+				if got := c.must(t, "exec", "-n", ns, from.Name, "--", "curl", "-s", "--max-time", "30", "http://"+to.Status.PodIP+":9376/"); got != to.Name+"\n" {
 					t.Errorf("from %s of %s to %s of %s: %q", from.Name, from.Spec.NodeName, to.Name, to.Spec.NodeName, got)
 				}
 			}
-			got := c.must(t, "exec", "-n", ns, from.Name, "--", "sh", "-c", "for i in $(seq 40); do curl -s --max-time 5 http://web; done")
+			got := c.must(t, "exec", "-n", ns, from.Name, "--", "sh", "-c", "for i in $(seq 80); do curl -s --max-time 30 http://web; done")
 			for _, to := range pods {
 				if !strings.Contains(got, to.Name) {
 					t.Errorf("%s is never reached through the Service from %s", to.Name, from.Name)
@@ -228,9 +228,10 @@ spec:
 		return c.try(t, append([]string{"--kubeconfig=/dev/null", "--server=" + serverURL, "--certificate-authority=" + filepath.Join(c.data(0), "pki", "ca.crt"),
 			"--token=" + tokens[name], "-n", ns}, args...)...)
 	}
-	if r := as("runner", "exec", "target", "--", "echo", "ran"); r.out != "ran\n" {
-		t.Errorf("exec with the right to: %d %s%s", r.code, r.out, r.err)
-	}
+	eventually(t, "exec with the right to, when the rights are known", func() error {
+		r := as("runner", "exec", "target", "--", "echo", "ran")
+		return unless(r.out == "ran\n", "%d %s%s", r.code, r.out, r.err)
+	})
 	for name, args := range map[string][]string{"reader": {"exec", "target", "--", "true"}, "runner": {"logs", "target"}} {
 		if r := as(name, args...); r.code == 0 || !strings.Contains(r.err, "orbidden") {
 			t.Errorf("%s without the right to: %d %s%s", args[0], r.code, r.out, r.err)
@@ -244,7 +245,7 @@ spec:
 	base := fmt.Sprintf("https://%s:%d", c.machines[1].addr, node.Status.DaemonEndpoints.KubeletEndpoint.Port)
 	pair := c.nodeCertificate(t, 1)
 	curl := func(args string) string {
-		return c.server().sh(t, "curl -sk --max-time 10 -o /dev/null -w '%{http_code}' "+args+" || :")
+		return c.server().sh(t, "curl -sk --max-time 30 -o /dev/null -w '%{http_code}' "+args+" || :")
 	}
 	for _, path := range []string{"/pods", "/containerLogs/" + ns + "/target/shell", "/exec/" + ns + "/target/shell?command=id&output=1", "/runningpods/", "/metrics"} {
 		for who, flags := range map[string]string{

@@ -178,9 +178,10 @@ spec:
 		"my-app": here, "my-app." + ns: here, "my-app." + ns + ".svc": here,
 		"nginx-service." + other: there, "nginx-service." + other + ".svc.cluster.local": there, "kubernetes.default": "10.96.0.1",
 	} {
-		if got := c.must(t, "exec", "-n", ns, "client", "--", "nslookup", name); !strings.Contains(got, "Address: "+ip+"\n") {
-			t.Errorf("nslookup %s, want %s:\n%s", name, ip, got)
-		}
+		eventually(t, "nslookup "+name, func() error {
+			r := c.try(t, "exec", "-n", ns, "client", "--", "nslookup", name)
+			return unless(strings.Contains(r.out, "Address: "+ip+"\n"), "want %s:\n%s%s", ip, r.out, r.err)
+		})
 		if got := c.must(t, "exec", "-n", ns, "client", "--", "getent", "ahostsv4", name); !strings.HasPrefix(got, ip+" ") {
 			t.Errorf("getent %s, want %s:\n%s", name, ip, got)
 		}
@@ -230,13 +231,13 @@ spec:
 func walkHostnames(t *testing.T, c *cluster) {
 	ns := c.namespace(t, "hostnames")
 	c.must(t, "apply", "-n", ns, "-f", abs(t, "testdata/walkthrough/hostnames.yaml"))
-	c.must(t, "rollout", "status", "deployment/hostnames", "-n", ns, "--timeout=60s")
+	c.must(t, "rollout", "status", "deployment/hostnames", "-n", ns, "--timeout=180s")
 	pods := c.ready(t, ns, "app=hostnames", 3)
 	for _, m := range c.machines {
 		m.answers(t, "http://"+c.clusterIP(t, ns, "hostnames")+"/", podNames(pods)...)
 	}
 	// A pod reaches the Service that it is behind, itself too.
-	got := c.must(t, "exec", "-n", ns, pods[0].Name, "--", "sh", "-c", "for i in $(seq 40); do curl -s --max-time 5 http://hostnames/; done")
+	got := c.must(t, "exec", "-n", ns, pods[0].Name, "--", "sh", "-c", "for i in $(seq 60); do curl -s --max-time 30 http://hostnames/; done")
 	for _, p := range pods {
 		if !strings.Contains(got, p.Name) {
 			t.Errorf("%s is never reached from %s:\n%s", p.Name, pods[0].Name, got)
@@ -258,7 +259,7 @@ metadata: {name: names}
 spec: {clusterIP: None, selector: {app: web}, ports: [{port: 80}]}
 ---
 `)
-	const probe = "    readinessProbe: {httpGet: {path: /healthz, port: 80}, periodSeconds: 1, failureThreshold: 1}"
+	const probe = "    readinessProbe: {httpGet: {path: /healthz, port: 80}, periodSeconds: 1, timeoutSeconds: 20, failureThreshold: 1}"
 	c.apply(t, ns, webPod("one", "app: web", probe)+webPod("two", "app: web", probe))
 	pods := c.ready(t, ns, "app=web", 2)
 	url, zone := "http://"+c.clusterIP(t, ns, "web")+"/", "names."+ns+".svc.cluster.local"
@@ -283,7 +284,7 @@ spec: {clusterIP: None, selector: {app: web}, ports: [{port: 80}]}
 
 func walkLiveness(t *testing.T, c *cluster) {
 	ns := c.namespace(t, "liveness")
-	c.apply(t, ns, webPod("web", "app: web", "    livenessProbe: {httpGet: {path: /healthz, port: 80}, periodSeconds: 1, failureThreshold: 2}"))
+	c.apply(t, ns, webPod("web", "app: web", "    livenessProbe: {httpGet: {path: /healthz, port: 80}, periodSeconds: 1, timeoutSeconds: 20, failureThreshold: 2}"))
 	for restarts := range 2 {
 		p := c.pod(t, ns, "web", fmt.Sprintf("ready after %d restarts", restarts), func(p *corev1.Pod) bool {
 			return podReady(p) && p.Status.ContainerStatuses[0].RestartCount == int32(restarts)

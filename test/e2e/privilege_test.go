@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -115,21 +114,15 @@ func webPort(t testing.TB, ip string) string {
 	return port
 }
 
+// clone copies a program. Another process does: would we write it, children
+// that start meanwhile would have it open for a moment, and it could not be run
+// ("text file busy").
 func clone(t testing.TB, from, to string) {
 	t.Helper()
-	in, err := os.Open(from)
-	if err != nil {
-		t.Fatal(err)
+	if out, err := exec.Command("cp", "-L", "--", from, to).CombinedOutput(); err != nil {
+		t.Fatalf("copy %s: %v\n%s", from, err, out)
 	}
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY, 0o755)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.Copy(out, in); err != nil {
-		t.Fatal(err)
-	}
-	if err := out.Close(); err != nil {
+	if err := os.Chmod(to, 0o755); err != nil {
 		t.Fatal(err)
 	}
 }

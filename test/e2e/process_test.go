@@ -18,7 +18,7 @@ import (
 
 // patience is how long anything may take before a test gives up. It is long
 // because machines that run tests are busy; nothing waits for it to pass.
-const patience = 45 * time.Second
+const patience = 2 * time.Minute
 
 // child is a process that a test started.
 type child struct {
@@ -127,7 +127,7 @@ func (c *child) stop() {
 	c.signal(syscall.SIGTERM)
 	select {
 	case <-c.done:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		c.kill()
 	}
 }

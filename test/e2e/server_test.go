@@ -282,7 +282,7 @@ func (c *client) get(t testing.TB, path string, into any) {
 
 // caller makes a connection for each request, as the choice among endpoints is
 // made for each connection.
-var caller = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+var caller = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 
 // fetch gets a URL; the code is 0 when there was no answer.
 func fetch(url string) (int, string) {

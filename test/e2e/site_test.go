@@ -86,14 +86,3 @@ func machineAddress(t testing.TB) string {
 	t.Skip("this machine has no IPv4 address but loopback ones")
 	return ""
 }
-
-// listenAt finds a port that is free at an address.
-func listenAt(t testing.TB, addr string) string {
-	t.Helper()
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}

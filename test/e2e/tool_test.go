@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 )
 
@@ -62,6 +63,10 @@ func (b *toolbox) fill(dir string) error {
 	if err != nil {
 		return err
 	}
+	// No child may start while they are open for writing: it would have them
+	// open for a moment, and they could not be run ("text file busy").
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	for name := range programs {
 		text := fmt.Sprintf("#!/bin/sh\n%s=%s exec %s \"$@\"\n", programEnv, name, self)
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755); err != nil {

@@ -48,16 +48,16 @@ func (c *cell) echo(t testing.TB, at, who string) {
 	}()
 }
 
-func (c *cell) dial(at string) (conn net.Conn, err error) {
+func (c *cell) dial(at string, most time.Duration) (conn net.Conn, err error) {
 	err = c.within(func() error {
-		conn, err = net.DialTimeout("tcp4", at, 2*time.Second)
+		conn, err = net.DialTimeout("tcp4", at, most)
 		return err
 	})
 	return conn, err
 }
 
 func echoed(conn net.Conn, word string) (string, error) {
-	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	if _, err := fmt.Fprintln(conn, word); err != nil {
 		return "", err
 	}
@@ -98,7 +98,7 @@ func TestVIPProxyNode(t *testing.T) {
 	var held net.Conn
 	c.eventually(t, "a connection", func() (ok bool) {
 		var err error
-		held, err = c.dial("10.96.0.50:80")
+		held, err = c.dial("10.96.0.50:80", 5*time.Second)
 		return err == nil
 	})
 	defer held.Close()
@@ -107,7 +107,7 @@ func TestVIPProxyNode(t *testing.T) {
 		if got, err := echoed(held, "between"); got != "me between" {
 			t.Errorf("with no proxy running, before %s: %q, %v", mode, got, err)
 		}
-		if conn, err := c.dial("10.96.0.50:80"); err != nil {
+		if conn, err := c.dial("10.96.0.50:80", patience); err != nil {
 			t.Errorf("a new connection with no proxy running: %v", err)
 		} else {
 			conn.Close()
@@ -121,12 +121,12 @@ func TestVIPProxyNode(t *testing.T) {
 		if got, err := echoed(held, mode); got != "me "+mode {
 			t.Errorf("the connection after the switch to %s: %q, %v", mode, got, err)
 		}
-		if conn, err := c.dial("10.96.0.50:80"); err != nil {
+		if conn, err := c.dial("10.96.0.50:80", patience); err != nil {
 			t.Errorf("a new connection in mode %s: %v", mode, err)
 		} else {
 			conn.Close()
 		}
-		if conn, err := c.dial("10.96.0.51:80"); err == nil {
+		if conn, err := c.dial("10.96.0.51:80", 2*time.Second); err == nil {
 			conn.Close()
 			t.Error("a service of another proxy is served")
 		}

@@ -32,15 +32,15 @@ func (c *cell) vipDev(t testing.TB, mode string) *celled {
 // curl gives what an address says, "" if it cannot be reached.
 func (c *cell) curl(t testing.TB, at string) string {
 	t.Helper()
-	return strings.TrimSpace(c.run(t, "curl", "-s", "-m", "2", "http://"+at).out)
+	return strings.TrimSpace(c.run(t, "curl", "-s", "-m", "20", "http://"+at).out)
 }
 
 // eventually asks until it is so.
 func (c *cell) eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !f(); {
+	for deadline := time.Now().Add(patience); !f(); {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within 20 s: %s", what)
+			t.Fatalf("not within %v: %s", patience, what)
 		}
 		c.run(t, "sleep", "0.1")
 	}
@@ -79,7 +79,7 @@ func TestVIPWalkthroughs(t *testing.T) {
 // hostnames is walkthrough 9.
 func (s *celled) hostnames(t *testing.T, mode string) {
 	s.ctl(t, "", "apply", "-f", abs(t, "testdata/walkthrough/hostnames.yaml"))
-	s.ctl(t, "", "wait", "--for=condition=Available", "deployment/hostnames", "--timeout=60s")
+	s.ctl(t, "", "wait", "--for=condition=Available", "deployment/hostnames", "--timeout=120s")
 	ip := s.value(t, "{.spec.clusterIP}", "service/hostnames")
 	seen := map[string]int{}
 	s.cell.eventually(t, "all three answer", func() bool {
@@ -120,7 +120,7 @@ func (s *celled) nodePort(t *testing.T) {
 	s.ctl(t, "", "apply", "-f", abs(t, "testdata/walkthrough/nodeport.yaml"))
 	s.ctl(t, "", "-n", "love-test", "create", "deployment", "nginx", "--image=nginx")
 	s.ctl(t, "", "-n", "love-test", "patch", "service", "nginx-service", "-p", `{"spec":{"selector":{"app":"nginx"}}}`)
-	s.ctl(t, "", "-n", "love-test", "wait", "--for=condition=Available", "deployment/nginx", "--timeout=60s")
+	s.ctl(t, "", "-n", "love-test", "wait", "--for=condition=Available", "deployment/nginx", "--timeout=120s")
 	ip := s.value(t, "{.spec.clusterIP}", "-n", "love-test", "service/nginx-service")
 	for _, at := range []string{vipNode + ":31234", ip + ":8080"} {
 		s.cell.eventually(t, "an answer at "+at, func() bool { return s.cell.curl(t, at) != "" })
@@ -151,9 +151,9 @@ func (s *celled) balancer(t *testing.T) {
 		at := s.value(t, "{.status.loadBalancer.ingress[0].ip}", "service/lb")
 		return at == "192.0.2.10" && strings.HasPrefix(s.cell.curl(t, at), "hostnames-")
 	})
-	if got := s.value(t, "{.status.used}/{.status.total}", "addresspool/default"); got != "1/11" {
-		t.Errorf("the pool says %s, want 1/11", got)
-	}
+	s.cell.eventually(t, "the pool says that one address of eleven is used", func() bool {
+		return s.value(t, "{.status.used}/{.status.total}", "addresspool/default") == "1/11"
+	})
 	s.cell.eventually(t, "the address on a device", func() bool {
 		return strings.Contains(s.cell.run(t, "ip", "addr").out, "192.0.2.10/32")
 	})

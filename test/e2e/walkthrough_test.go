@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -199,10 +200,8 @@ func TestWalkthroughExternal(t *testing.T) {
 	// The addresses of the manifest are of somebody else: what is called is
 	// the same with addresses that answer here. Endpoints may not hold loopback
 	// addresses, as in Kubernetes, so it takes an address of this machine.
-	ip := machineAddress(t)
-	l := listenAt(t, ip+":0")
-	port := l[strings.LastIndex(l, ":")+1:]
-	serveAt(t, l, "outside")
+	ip, port := machineAddress(t), strconv.Itoa(20000+sys.site.n) // below those that the kernel gives
+	serveAt(t, ip+":"+port, "outside")
 	sys.apply(t, ns, fmt.Sprintf(`
 apiVersion: v1
 kind: Service

@@ -80,12 +80,14 @@ webhooks:
 		touched := sys.must(t, "get", "configmap", fmt.Sprintf("good-%d", n), "-n", ns, "-o", "jsonpath={.metadata.labels.touched}")
 		return unless(touched == "yes" && strings.Contains(r.err, "Warning: the webhook was here"), "%q %s", touched, r.err)
 	})
-	r := finish(t, sys.kubectl(t, "create", "configmap", "bad", "-n", ns))
-	if r.code != 1 || !strings.Contains(r.err, `admission webhook "hook.example.com" denied the request: names that begin with bad bring bad luck`) {
-		t.Errorf("kubectl create of what is refused: exit %d\n%s", r.code, r.err)
-	}
+	// The other configuration may be seen later.
+	eventually(t, "kubectl create of what is refused", func() error {
+		n++
+		r := finish(t, sys.kubectl(t, "create", "configmap", fmt.Sprintf("bad-%d", n), "-n", ns))
+		return unless(r.code == 1 && strings.Contains(r.err, `admission webhook "hook.example.com" denied the request: names that begin with bad bring bad luck`), "exit %d\n%s", r.code, r.err)
+	})
 	// Our own kind, and our own command.
-	r = finish(t, sys.fingerpost(t, "register", "web", "-n", ns, "--address", "10.0.0.1", "--port", "80"))
+	r := finish(t, sys.fingerpost(t, "register", "web", "-n", ns, "--address", "10.0.0.1", "--port", "80"))
 	if r.code != 0 {
 		t.Errorf("register: exit %d\n%s", r.code, r.err)
 	}

@@ -88,14 +88,14 @@ func load(t *testing.T, conns []*grpc.ClientConn, each int) (calls *atomic.Int64
 // that are replaced one by one, are not seen by clients.
 func TestGRPCMaxAge(t *testing.T) {
 	t.Parallel()
-	age := grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: 20 * time.Millisecond, MaxConnectionAgeGrace: 10 * time.Second})
+	age := grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: 20 * time.Millisecond, MaxConnectionAgeGrace: patience})
 	r, _ := grpcRig(t, false, gateway.Config{}, age)
 	calls, stop := load(t, []*grpc.ClientConn{r.rpcClient(t, false), r.rpcClient(t, true)}, 4)
 	defer stop()
 	moved := func(n int64) {
 		t.Helper()
 		want := calls.Load() + n
-		until(t, "calls go on", 20*time.Second, func() bool { return calls.Load() >= want || t.Failed() })
+		until(t, "calls go on", func() bool { return calls.Load() >= want || t.Failed() })
 	}
 	moved(3000)
 	for range 10 {
@@ -113,7 +113,7 @@ func TestGRPCMaxAge(t *testing.T) {
 // the next one, and streams under way end as they want.
 func TestGRPCDrain(t *testing.T) {
 	t.Parallel()
-	one, _ := grpcRig(t, false, gateway.Config{Timeouts: gateway.Timeouts{Drain: 20 * time.Second}})
+	one, _ := grpcRig(t, false, gateway.Config{Timeouts: gateway.Timeouts{Drain: patience}})
 	two, _ := grpcRig(t, false, gateway.Config{})
 	var second atomic.Bool
 	dial := grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
@@ -125,7 +125,7 @@ func TestGRPCDrain(t *testing.T) {
 	conn := one.rpcClient(t, false, dial)
 	calls, stop := load(t, []*grpc.ClientConn{conn}, 8)
 	defer stop()
-	until(t, "calls go through the first gateway", 10*time.Second, func() bool { return calls.Load() > 100 })
+	until(t, "calls go through the first gateway", func() bool { return calls.Load() > 100 })
 	st, err := open(t.Context(), conn, "Chat")
 	if err != nil {
 		t.Fatal(err)
@@ -141,14 +141,14 @@ func TestGRPCDrain(t *testing.T) {
 	second.Store(true)
 	go one.stop()
 	want := calls.Load() + 500
-	until(t, "calls go through the second gateway", 10*time.Second, func() bool { return calls.Load() > want || t.Failed() })
+	until(t, "calls go through the second gateway", func() bool { return calls.Load() > want || t.Failed() })
 	talk("while the gateway drains")
 	if err := st.CloseSend(); err != nil {
 		t.Error(err)
 	}
 	select {
 	case <-one.stopped:
-	case <-time.After(15 * time.Second):
+	case <-time.After(patience):
 		t.Error("the gateway does not end although nothing is under way")
 	}
 }

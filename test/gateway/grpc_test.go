@@ -164,7 +164,7 @@ func deadline(t *testing.T, c *grpc.ClientConn, s *rpc) {
 		}
 		end()
 	}
-	until(t, "the server hears of it", 10*time.Second, func() bool { return s.cancelled.Load()-cancelled == s.began.Load()-before })
+	until(t, "the server hears of it", func() bool { return s.cancelled.Load()-cancelled == s.began.Load()-before })
 }
 
 // cancel: so does giving up, in each kind of call. No deadline tells the server.
@@ -174,7 +174,7 @@ func cancel(t *testing.T, c *grpc.ClientConn, s *rpc) {
 	reached := make(chan bool, 1)
 	go func() {
 		defer end()
-		for limit := time.Now().Add(10 * time.Second); s.began.Load() == began && time.Now().Before(limit); {
+		for limit := time.Now().Add(patience); s.began.Load() == began && time.Now().Before(limit); {
 			pause()
 		}
 		reached <- s.began.Load() > began
@@ -185,7 +185,7 @@ func cancel(t *testing.T, c *grpc.ClientConn, s *rpc) {
 	if !<-reached {
 		t.Fatal("the call does not reach the server")
 	}
-	until(t, "the server hears of a unary call's end", 10*time.Second, func() bool { return s.cancelled.Load() == before+1 })
+	until(t, "the server hears of a unary call's end", func() bool { return s.cancelled.Load() == before+1 })
 
 	ctx, end = context.WithCancel(t.Context())
 	st, err := open(ctx, c, "Chat")
@@ -197,7 +197,7 @@ func cancel(t *testing.T, c *grpc.ClientConn, s *rpc) {
 		t.Fatal(err)
 	}
 	end()
-	until(t, "the server hears of a chat's end", 10*time.Second, func() bool { return s.cancelled.Load() == before+2 })
+	until(t, "the server hears of a chat's end", func() bool { return s.cancelled.Load() == before+2 })
 
 	ctx, end = context.WithCancel(t.Context())
 	began = s.began.Load()
@@ -208,9 +208,9 @@ func cancel(t *testing.T, c *grpc.ClientConn, s *rpc) {
 	if err := errors.Join(st.SendMsg(&m), st.CloseSend()); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the stream reaches the server", 10*time.Second, func() bool { return s.began.Load() == began+1 })
+	until(t, "the stream reaches the server", func() bool { return s.began.Load() == began+1 })
 	end()
-	until(t, "the server hears of a stream's end", 10*time.Second, func() bool { return s.cancelled.Load() == before+3 })
+	until(t, "the server hears of a stream's end", func() bool { return s.cancelled.Load() == before+3 })
 }
 
 // TestGRPCProblems: what grpc-go makes of the gateway's own answers.

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 		return
 	}
 	code := m.Run()
-	if left := settle(20 * time.Second); left != "" && code == 0 {
+	if left := settle(patience); left != "" && code == 0 {
 		fmt.Fprintf(os.Stderr, "goroutines are left at the end:\n%s", left)
 		code = 1
 	}
@@ -61,13 +61,17 @@ func settle(limit time.Duration) string {
 // pause gives others time between two looks at something.
 func pause() { <-time.After(5 * time.Millisecond) }
 
+// patience is how long anything may take before a test gives up. It is long
+// because machines that run tests are busy; nothing waits for it to pass.
+const patience = 2 * time.Minute
+
 // until looks again and again until it is so.
-func until(t testing.TB, what string, limit time.Duration, so func() bool) {
+func until(t testing.TB, what string, so func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(limit)
+	deadline := time.Now().Add(patience)
 	for !so() {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", limit, what)
+			t.Fatalf("not within %s: %s", patience, what)
 		}
 		pause()
 	}

@@ -26,7 +26,7 @@ func program(t testing.TB, names ...string) string {
 // run runs a program and gives what it wrote; a status other than 0 is an error.
 func run(t testing.TB, in string, name string, args ...string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	defer cancel()
 	c := exec.CommandContext(ctx, name, args...)
 	c.Env = []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=" + t.TempDir()}
@@ -71,7 +71,7 @@ func (r *rig) curls(t testing.TB) []*curl {
 		{"http1.1", "--http1.1", false}, {"h2c", "--http2-prior-knowledge", false}, {"https1.1", "--http1.1", true}, {"h2", "--http2", true},
 	} {
 		out = append(out, &curl{t: t, r: r, name: c.name, path: path, secure: c.secure, args: []string{
-			"-sS", c.option, "--cacert", ca, "--max-time", "30",
+			"-sS", c.option, "--cacert", ca, "--max-time", "200",
 			"--connect-to", host + ":80:127.0.0.1:" + r.port(false), "--connect-to", host + ":443:127.0.0.1:" + r.port(true),
 		}})
 	}

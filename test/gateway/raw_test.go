@@ -29,7 +29,7 @@ func (r *rig) raw(way string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	if way == "wss" {
 		c = tls.Client(c, r.ca.client())
 	}

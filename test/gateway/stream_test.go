@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
 
@@ -49,7 +48,7 @@ func TestStreamed(t *testing.T) {
 		for _, two := range []bool{false, true} {
 			for _, secure := range []bool{false, true} {
 				what := fmt.Sprintf("protocol %d from HTTP/2 %v TLS %v", protocol, two, secure)
-				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
 				req, _ := http.NewRequestWithContext(ctx, "GET", r.url(secure, "/events"), nil)
 				resp, err := r.transport(two).RoundTrip(req)
 				if err != nil {
@@ -67,7 +66,7 @@ func TestStreamed(t *testing.T) {
 				cancel()
 				_ = resp.Body.Close()
 				ended++
-				until(t, what+": the endpoint hears that the client left", 10*time.Second, func() bool {
+				until(t, what+": the endpoint hears that the client left", func() bool {
 					if !two {
 						// Of HTTP/1 that is seen when something is written to it.
 						select {
@@ -90,7 +89,7 @@ func TestGRPCHeader(t *testing.T) {
 		return errors.Join(st.SendHeader(map[string][]string{"early": {"yes"}}), h(srv, st))
 	}))
 	for _, secure := range []bool{false, true} {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		st, err := open(ctx, r.rpcClient(t, secure), "Chat")
 		if err != nil {

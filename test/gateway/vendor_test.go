@@ -195,9 +195,9 @@ class Named(http.client.HTTPSConnection):
         http.client.HTTPConnection.connect(self)
         self.sock = self._context.wrap_socket(self.sock, server_hostname=name)
 if ca:
-    c = Named(host, int(port), context=ssl.create_default_context(cafile=ca), timeout=20)
+    c = Named(host, int(port), context=ssl.create_default_context(cafile=ca), timeout=100)
 else:
-    c = http.client.HTTPConnection(host, int(port), timeout=20)
+    c = http.client.HTTPConnection(host, int(port), timeout=100)
 def ask(method, path, body=None, headers={}, **k):
     c.request(method, path, body, dict(headers, Host=name), **k)
     r = c.getresponse()

@@ -48,7 +48,7 @@ func TestWebSocketLives(t *testing.T) {
 		r.site(fmt.Sprintf("host%d.example.com", i), "web", nil)
 		r.site(host, "web", nil)
 	}
-	until(t, "closed sockets are gone", 10*time.Second, func() bool { return r.e.Stats().Tunnels == len(live) })
+	until(t, "closed sockets are gone", func() bool { return r.e.Stats().Tunnels == len(live) })
 	alive("new routes")
 	for range 10 {
 		r.e.SetRoutes(route.Update{Certificates: map[string]*route.Certificate{"wildcard": {Hosts: wildcard, Chain: r.ca.leaf(t, wildcard...)}}})
@@ -69,7 +69,7 @@ func TestWebSocketLives(t *testing.T) {
 		}
 	}
 	r.endpoints("web", second)
-	until(t, "closed sockets are gone", 10*time.Second, func() bool { return r.e.Stats().Tunnels == len(live) })
+	until(t, "closed sockets are gone", func() bool { return r.e.Stats().Tunnels == len(live) })
 	alive("the endpoint was removed")
 	r.endpoints("web")
 	alive("the service has no endpoint")
@@ -81,14 +81,14 @@ func TestWebSocketLives(t *testing.T) {
 // it has, and ends them then.
 func TestWebSocketDrain(t *testing.T) {
 	t.Parallel()
-	r := web(t, gateway.Config{Timeouts: gateway.Timeouts{Drain: 2 * time.Second}}, echo("one"))
+	r := web(t, gateway.Config{Timeouts: gateway.Timeouts{Drain: 12 * time.Second}}, echo("one"))
 	var live []*websocket.Conn
 	for _, way := range ways {
 		c, _ := r.websocket(t, way, "/ws")
 		live = append(live, c)
 	}
 	go r.stop()
-	until(t, "the gateway drains", 5*time.Second, func() bool { ok, _ := r.e.Ready(); return !ok })
+	until(t, "the gateway drains", func() bool { ok, _ := r.e.Ready(); return !ok })
 	for i, c := range live {
 		swap(t, c, websocket.TextMessage, fmt.Appendf(nil, "%d while it drains", i))
 	}
@@ -100,7 +100,7 @@ func TestWebSocketDrain(t *testing.T) {
 	}
 	select {
 	case <-r.stopped:
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Error("the gateway does not end")
 	}
 }

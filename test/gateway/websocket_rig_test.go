@@ -36,7 +36,7 @@ func socket(u websocket.Upgrader) http.Handler {
 				return // the library has answered a close with the same code
 			}
 			if code != 0 {
-				_ = c.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, r.URL.Query().Get("reason")), time.Now().Add(10*time.Second))
+				_ = c.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, r.URL.Query().Get("reason")), time.Now().Add(patience))
 				for err == nil {
 					_, _, err = c.ReadMessage()
 				}
@@ -86,7 +86,7 @@ func (r *rig) websocket(t testing.TB, way, path string, options ...func(*websock
 }
 
 func (r *rig) openWebsocket(way, path string, options ...func(*websocket.Dialer)) (*websocket.Conn, *http.Response, error) {
-	d := websocket.Dialer{NetDialContext: r.dial, HandshakeTimeout: 20 * time.Second, TLSClientConfig: r.ca.client()}
+	d := websocket.Dialer{NetDialContext: r.dial, HandshakeTimeout: patience, TLSClientConfig: r.ca.client()}
 	for _, o := range options {
 		o(&d)
 	}
@@ -102,8 +102,8 @@ func (r *rig) openWebsocket(way, path string, options ...func(*websocket.Dialer)
 	if err != nil {
 		return nil, resp, err
 	}
-	_ = c.SetReadDeadline(time.Now().Add(30 * time.Second))
-	_ = c.SetWriteDeadline(time.Now().Add(30 * time.Second))
+	_ = c.SetReadDeadline(time.Now().Add(patience))
+	_ = c.SetWriteDeadline(time.Now().Add(patience))
 	return c, resp, nil
 }
 

@@ -89,7 +89,7 @@ func control(t *testing.T, r *rig, way string) {
 	c, _ := r.websocket(t, way, "/ws")
 	var pongs []string
 	c.SetPongHandler(func(s string) error { pongs = append(pongs, s); return nil })
-	soon := time.Now().Add(30 * time.Second)
+	soon := time.Now().Add(patience)
 	var want []string
 	for _, n := range []int{0, 1, 17, 124, 125} {
 		p := bytes.Repeat([]byte{0xfe}, n)
@@ -122,7 +122,7 @@ func fragments(t *testing.T, r *rig, way string) {
 			if _, err := w.Write(whole[i:min(i+2*size+1, len(whole))]); err != nil {
 				t.Fatal(err)
 			}
-			if err := c.WriteControl(websocket.PingMessage, []byte{byte(i)}, time.Now().Add(30*time.Second)); err != nil {
+			if err := c.WriteControl(websocket.PingMessage, []byte{byte(i)}, time.Now().Add(patience)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -145,7 +145,7 @@ func closes(t *testing.T, r *rig, way string) {
 				continue
 			}
 			c, _ := r.websocket(t, way, "/ws")
-			if err := c.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, reason), time.Now().Add(30*time.Second)); err != nil {
+			if err := c.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, reason), time.Now().Add(patience)); err != nil {
 				t.Fatal(err)
 			}
 			closed(t, c, code, "")
@@ -156,11 +156,21 @@ func closes(t *testing.T, r *rig, way string) {
 			closed(t, c, code, reason)
 		}
 	}
-	// Gone without a word: the other side sees the end.
-	c, _ := r.websocket(t, way, "/ws")
-	before := r.e.Stats().Tunnels
-	c.Close()
-	until(t, "the tunnel ends", 10*time.Second, func() bool { return r.e.Stats().Tunnels < before || before == 0 })
+}
+
+// TestWebSocketGone: of a side that is gone without a word the other sees the end.
+func TestWebSocketGone(t *testing.T) {
+	t.Parallel()
+	r := web(t, gateway.Config{}, echo("ws"))
+	for _, way := range ways {
+		c, _ := r.websocket(t, way, "/ws")
+		swap(t, c, websocket.TextMessage, []byte("there"))
+		if n := r.e.Stats().Tunnels; n != 1 {
+			t.Errorf("%s: %d tunnels", way, n)
+		}
+		c.Close()
+		until(t, way+": the tunnel ends", func() bool { return r.e.Stats().Tunnels == 0 })
+	}
 }
 
 func closed(t testing.TB, c *websocket.Conn, code int, reason string) {
