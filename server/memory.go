@@ -17,17 +17,24 @@ import (
 const (
 	lookEvery    = 2 * time.Second
 	busyRate     = 16 << 20  // bytes allocated per second above which the process is busy
+	idleRate     = 2 << 20   // and below which it is at rest
 	headroom     = 128 << 20 // bytes of garbage before a collection when busy
+	nodeHeadroom = 16 << 20  // the same for a node, which has a small live heap, at the least
+	worthwhile   = 8 << 20   // bytes allocated since the last release
 	leastPercent = 50
 	mostPercent  = 1600
 )
 
 // gcPercent for a live heap.
-func gcPercent(live uint64, busy bool) int {
+func gcPercent(live uint64, busy, node bool) int {
 	if !busy || live == 0 {
 		return leastPercent
 	}
-	return int(min(max(headroom*100/live, leastPercent), mostPercent))
+	room := uint64(headroom)
+	if node { // what a start spreads over memory stays there in pieces
+		room = min(max(live, nodeHeadroom), headroom)
+	}
+	return int(min(max(room*100/live, leastPercent), mostPercent))
 }
 
 // release gives back what an idle process does not need: free memory, and the
@@ -58,11 +65,11 @@ func afterCollections(ctx context.Context) <-chan struct{} {
 	return done
 }
 
-// tuneMemory follows the load until ctx ends. eager: the start is busy, as that
+// tuneMemory follows the load until ctx ends. node: the start is busy, as that
 // of a node that reads 100,000 endpoints; elsewhere garbage of the start would
 // only be spread over memory that an idle process keeps. $GOGC, if set, has the
 // last word.
-func tuneMemory(ctx context.Context, eager bool) error {
+func tuneMemory(ctx context.Context, node bool) error {
 	if os.Getenv("GOGC") != "" {
 		<-ctx.Done()
 		return nil
@@ -73,11 +80,12 @@ func tuneMemory(ctx context.Context, eager bool) error {
 	// A percentage that suits a small heap would let one that grew by much
 	// grow out of all bounds, so each collection decides about the next.
 	collected := afterCollections(ctx)
-	percent, busy := 0, eager
+	percent, busy := 0, node
 	metrics.Read(samples)
 	before := samples[1].Value.Uint64()
+	released := uint64(0)
 	for {
-		if p := gcPercent(samples[0].Value.Uint64(), busy); p != percent {
+		if p := gcPercent(samples[0].Value.Uint64(), busy, node); p != percent {
 			percent = p
 			debug.SetGCPercent(p)
 		}
@@ -89,11 +97,11 @@ func tuneMemory(ctx context.Context, eager bool) error {
 		case <-t.C:
 			metrics.Read(samples)
 			allocs := samples[1].Value.Uint64()
-			was := busy
-			busy = allocs-before > busyRate*uint64(lookEvery/time.Second)
-			before = allocs
-			if was && !busy {
+			rate := (allocs - before) / uint64(lookEvery/time.Second)
+			before, busy = allocs, rate > busyRate
+			if rate < idleRate && allocs-released > worthwhile {
 				release()
+				released = allocs
 			}
 		}
 	}
