@@ -132,7 +132,7 @@ func TestNoServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := &App{Out: &bytes.Buffer{}, Err: &bytes.Buffer{}, kubeconfig: cfg}
-	_, _, err := a.follow(t.Context(), "", 300*time.Millisecond)
+	_, _, err := a.follow(t.Context(), "", 3*time.Second)
 	got := withExit(&bytes.Buffer{}, nil, err)
 	if !strings.HasPrefix(got, "[exit 4] ") || !strings.Contains(got, "connection refused") || !strings.Contains(got, "fingerpost dev") {
 		t.Error(got)

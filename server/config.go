@@ -62,6 +62,9 @@ type Config struct {
 	// ProxyMode is how: one of ProxyModes; "" is auto.
 	ProxyMode    string
 	ProxyFlavour string // of iptables: auto, legacy or nft
+	// ProxyCounters has nftables count what each endpoint got; other modes that
+	// can do so anyway.
+	ProxyCounters bool
 	// ProxyEnd removes the rules at the end. Else they stay, and the next
 	// process takes them over.
 	ProxyEnd bool

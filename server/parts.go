@@ -239,10 +239,17 @@ func (s *System) addNode(ctx context.Context, c *Config) error {
 	if err != nil {
 		return err
 	}
-	s.add("door kube", door.Run, s.orPatience(door.Synced(), loaded))
-	if c.Pods.Enabled {
-		return s.addPods(c, cat)
+	ready := s.orPatience(door.Synced(), loaded)
+	if !c.Pods.Enabled {
+		s.add("door kube", door.Run, ready)
+		return nil
 	}
+	// Pods that run are cared for whether the API answers or not.
+	s.add("door kube", door.Run, nil)
+	if err := s.addPods(c, cat, door.Synced()); err != nil {
+		return err
+	}
+	s.add("first answer of the API server", func(ctx context.Context) error { <-ctx.Done(); return nil }, ready)
 	return nil
 }
 

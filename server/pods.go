@@ -80,14 +80,16 @@ type podsNode struct {
 	rt     *process.Runtime
 	stream *stream.Server
 	c      *Config
+	synced <-chan struct{} // the services are known
 }
 
 // addPods adds the agent and its port.
-func (s *System) addPods(c *Config, cat *catalog.Catalog) error {
+func (s *System) addPods(c *Config, cat *catalog.Catalog, synced <-chan struct{}) error {
 	p, err := newPods(c, cat)
 	if err != nil {
 		return err
 	}
+	p.synced = synced
 	s.onClose(p.rt.Close)
 	s.add("containers", p.rt.Run, nil)
 	s.add("pods", p.run, nil)
@@ -121,7 +123,7 @@ func newPods(c *Config, cat *catalog.Catalog) (*podsNode, error) {
 	cfg.Addresses = []netip.Addr{addr}
 	cfg.Env = func(namespace string) ([]string, error) {
 		snap := cat.Snapshot()
-		if !snap.Freshness().Synced {
+		if f := snap.Freshness(); !f.Synced && !f.Stale() { // from disk will do
 			return nil, errors.New("the services are not known yet")
 		}
 		return env.Vars(snap, namespace), nil
@@ -179,6 +181,11 @@ func agentConfig(c *Config) (agent.Config, *process.Runtime, error) {
 // run runs the agent. A machine that cannot have pods keeps the rest of what
 // runs in this process.
 func (p *podsNode) run(ctx context.Context) error {
+	select { // containers of new pods want to know the services
+	case <-p.synced:
+	case <-time.After(keptPatience):
+	case <-ctx.Done():
+	}
 	err := p.agent.Run(ctx)
 	if ctx.Err() == nil && err != nil {
 		p.c.Log.Error("this machine runs no pods; everything else goes on", "error", err)

@@ -155,6 +155,9 @@ func (s *System) proxyMux(c *Config, w *watched, mode string) *http.ServeMux {
 		}
 		fmt.Fprint(rw, "ok\n"+note)
 	})
+	for pattern, h := range s.shown {
+		mux.Handle(pattern, h)
+	}
 	if c.Profiling {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)

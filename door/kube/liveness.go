@@ -96,13 +96,13 @@ func (d *Door) watchLiveness(ctx context.Context) {
 			}
 			wait, since = time.Hour, f.since
 			d.log.Warn("the API server cannot be read: the last state stays, marked stale", "server", d.cfg.Rest.Host, "since", since, "kind", source, "err", f.err)
+			d.stale(since) // before the metric: who waits for that finds the state marked
 			d.metrics.stale(true)
-			d.stale(since)
 		case !failing && !since.IsZero():
 			d.log.Info("the API server is back", "server", d.cfg.Rest.Host, "away", d.cfg.Now().Sub(since).Round(time.Millisecond))
 			since = time.Time{}
-			d.metrics.stale(false)
 			d.stale(since)
+			d.metrics.stale(false)
 		}
 		timer.Reset(wait)
 		select {

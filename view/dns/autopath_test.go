@@ -39,7 +39,7 @@ func TestAutopath(t *testing.T) {
 			var m miekg.Msg
 			m.SetQuestion(name, miekg.StringToType[typ])
 			for _, conn := range []*miekg.Conn{clients.udp, clients.tcp} {
-				r, _, err := new(miekg.Client).ExchangeWithConn(&m, conn)
+				r, _, err := asker("udp").ExchangeWithConn(&m, conn)
 				if err != nil {
 					t.Fatal(c.question, err)
 				}

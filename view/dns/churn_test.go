@@ -145,7 +145,7 @@ func askChurn(at netip.AddrPort, all *[churnServices]churn, answers *atomic.Uint
 		}
 		next += churnWindow
 		for range churnWindow {
-			_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+			_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
 			n, err := conn.Read(buf)
 			if err != nil {
 				return fmt.Errorf("an answer is missing: %w", err)

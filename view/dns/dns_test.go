@@ -278,7 +278,7 @@ func TestWildcard(t *testing.T) {
 				var m miekg.Msg
 				m.SetQuestion("cluster.local.", miekg.TypeSOA)
 				at := net.JoinHostPort(host, strconv.Itoa(int(w.server.Addrs()[0].Port())))
-				r, _, err := new(miekg.Client).Exchange(&m, at)
+				r, _, err := asker("udp").Exchange(&m, at)
 				if err != nil || len(r.Answer) != 1 {
 					t.Errorf("%s: %v %v", at, r, err)
 				}

@@ -87,7 +87,7 @@ func TestReload(t *testing.T) {
 	addr := w.server.Addrs()[0].String()
 	ask := func(name string, typ uint16) *miekg.Msg {
 		t.Helper()
-		r, _, err := new(miekg.Client).Exchange(new(miekg.Msg).SetQuestion(name, typ), addr)
+		r, _, err := asker("udp").Exchange(new(miekg.Msg).SetQuestion(name, typ), addr)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -102,7 +102,7 @@ func TestReload(t *testing.T) {
 				return
 			default:
 			}
-			r, _, err := new(miekg.Client).Exchange(new(miekg.Msg).SetQuestion("web.a.svc.cluster.local.", miekg.TypeA), addr)
+			r, _, err := asker("udp").Exchange(new(miekg.Msg).SetQuestion("web.a.svc.cluster.local.", miekg.TypeA), addr)
 			if err != nil || len(r.Answer) != 1 || r.Answer[0].Header().Ttl != 5 && r.Answer[0].Header().Ttl != 60 {
 				t.Errorf("%v %v", r, err)
 				return

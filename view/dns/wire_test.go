@@ -307,7 +307,7 @@ func (c *clients) raw(t testing.TB, pkt []byte) string {
 	if resp == nil {
 		var next miekg.Msg
 		next.SetQuestion("cluster.local.", miekg.TypeSOA)
-		if r, _, err := new(miekg.Client).ExchangeWithConn(&next, c.udp); err != nil || r.Id != next.Id {
+		if r, _, err := asker("udp").ExchangeWithConn(&next, c.udp); err != nil || r.Id != next.Id {
 			t.Fatalf("no silence: %v, %v", r, err)
 		}
 		return "silence\n"

@@ -36,6 +36,9 @@ func newWorld(t testing.TB, cfg Config) *world {
 	w := &world{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), eps: map[catalog.Key][]catalog.Endpoint{}}
 	cfg.Now = func() time.Time { return w.now }
 	cfg.Node = "here"
+	if cfg.UpstreamTimeout == 0 {
+		cfg.UpstreamTimeout = time.Minute
+	}
 	var err error
 	if w.server, err = New(cfg); err != nil {
 		t.Fatal(err)
@@ -45,6 +48,16 @@ func newWorld(t testing.TB, cfg Config) *world {
 	t.Cleanup(w.sub.Close)
 	w.must(t, "synced")
 	return w
+}
+
+// calm asks upstreams once, however long the answer takes.
+func (w *world) calm(t testing.TB) {
+	t.Helper()
+	cfg := w.server.forwardConfig(&w.server.cfg)
+	cfg.Hedge = time.Minute
+	if err := w.server.forward.Reload(cfg); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (w *world) must(t testing.TB, commands ...string) {

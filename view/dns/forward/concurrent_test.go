@@ -74,7 +74,7 @@ func TestReadersAndWriters(t *testing.T) {
 func TestReloadUnderLoad(t *testing.T) {
 	a, b := upstreamAt(t, nil, zoneOf("www.corp.example. 60 IN A 192.0.2.1")), upstreamAt(t, nil, zoneOf("www.corp.example. 60 IN A 192.0.2.2"))
 	conf := func(i int) Config {
-		return Config{Zones: []Zone{{".", []string{a.addr, b.addr}}, {"corp.example.", []string{[]string{a.addr, b.addr}[i%2]}}}, CacheSize: 1 << 20}
+		return patient(Config{Zones: []Zone{{".", []string{a.addr, b.addr}}, {"corp.example.", []string{[]string{a.addr, b.addr}[i%2]}}}, CacheSize: 1 << 20})
 	}
 	f := running(t, conf(0))
 	var stop atomic.Bool

@@ -82,7 +82,7 @@ func TestLoop(t *testing.T) {
 	}
 	looping.Store(false)
 	eventually(t, "the loop is seen to be gone", func() bool {
-		if err := fw.Reload(cfg); err != nil {
+		if err := fw.Reload(patient(cfg)); err != nil {
 			t.Fatal(err)
 		}
 		return !find().Loop

@@ -74,7 +74,7 @@ func TestTLS(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if good.Load() < n-5 { // a busy machine may hedge more than a connection takes
+	if good.Load() < n {
 		t.Errorf("%d of %d answered", good.Load(), n)
 	}
 	if c := conns.Load(); c == 0 || c > maxStreams {
@@ -157,9 +157,12 @@ func TestClosedConnection(t *testing.T) {
 		if w.RemoteAddr().Network() == "udp" {
 			m.Answer, m.Truncated = nil, true
 		}
+		tcp := w.RemoteAddr().Network() == "tcp"
+		if tcp {
+			again.Add(1) // before the answer is there
+		}
 		_ = w.WriteMsg(m)
-		if w.RemoteAddr().Network() == "tcp" {
-			again.Add(1)
+		if tcp {
 			_ = w.Close()
 		}
 	})
@@ -306,14 +309,7 @@ func TestHostileStreams(t *testing.T) {
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			pc, err := net.ListenPacket("udp", l.Addr().String())
-			if err != nil {
-				t.Skip("the port is taken for UDP")
-			}
+			l, pc := listen(t)
 			var wg sync.WaitGroup
 			var asked atomic.Int64
 			ctx, cancel := context.WithCancel(context.Background())
@@ -357,10 +353,12 @@ func TestHostileStreams(t *testing.T) {
 			cfg := root(l.Addr().String())
 			cfg.Timeout, cfg.Hedge = 200*time.Millisecond, 50*time.Millisecond
 			f := forwarder(t, cfg)
-			m, _ := resolve(t, f, "www.example.", miekg.TypeA)
-			if m.Rcode == 0 && !m.Truncated || asked.Load() == 0 {
-				t.Errorf("asked %d times; answer: %v", asked.Load(), m)
-			}
+			eventually(t, "a question arrives by TCP", func() bool {
+				if m, _ := resolve(t, f, "www.example.", miekg.TypeA); m.Rcode == 0 && !m.Truncated {
+					t.Errorf("answer: %v", m)
+				}
+				return asked.Load() > 0
+			})
 			if yes, no, _ := f.cache.size(); yes+no != 0 {
 				t.Error("something was cached")
 			}

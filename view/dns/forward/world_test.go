@@ -55,24 +55,34 @@ func (s *server) count(name string) int {
 	return s.seen[name]
 }
 
+// listen opens one port for TCP and UDP.
+func listen(t testing.TB) (net.Listener, net.PacketConn) {
+	t.Helper()
+	for range 100 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if pc, err := net.ListenPacket("udp", l.Addr().String()); err == nil {
+			return l, pc
+		}
+		_ = l.Close() // somebody else has it for UDP
+	}
+	t.Fatal("no port is free for both TCP and UDP")
+	return nil, nil
+}
+
 // upstreamAt starts a server; with conf its TCP is TLS and it has no UDP.
 func upstreamAt(t testing.TB, conf *tls.Config, h func(w miekg.ResponseWriter, r *miekg.Msg)) *server {
 	t.Helper()
 	s := &server{handle: h, seen: map[string]int{}}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l, pc := listen(t)
 	s.addr = l.Addr().String()
 	var servers []*miekg.Server
 	if conf != nil {
+		_ = pc.Close()
 		servers = append(servers, &miekg.Server{Listener: tls.NewListener(l, conf), Handler: s})
 	} else {
-		pc, err := net.ListenPacket("udp", s.addr)
-		if err != nil {
-			_ = l.Close()
-			t.Skipf("the port is taken for UDP: %v", err)
-		}
 		servers = append(servers, &miekg.Server{Listener: l, Handler: s}, &miekg.Server{PacketConn: pc, Handler: s})
 	}
 	for _, m := range servers {
@@ -147,9 +157,22 @@ func newClock() *clock {
 func (c *clock) now() time.Time          { return time.Unix(0, c.ns.Load()) }
 func (c *clock) advance(d time.Duration) { c.ns.Add(int64(d)) }
 
+// patient gives upstreams all the time they want, if the test says nothing: on a
+// busy machine an answer may take seconds, and a second question for want of the
+// first one's answer would be counted.
+func patient(cfg Config) Config {
+	if cfg.Timeout == 0 {
+		cfg.Timeout = time.Minute
+	}
+	if cfg.Hedge == 0 {
+		cfg.Hedge = time.Minute
+	}
+	return cfg
+}
+
 func forwarder(t testing.TB, cfg Config) *Forwarder {
 	t.Helper()
-	f, err := New(cfg)
+	f, err := New(patient(cfg))
 	if err != nil {
 		t.Fatal(err)
 	}
