@@ -19,7 +19,8 @@ type watchOptions struct {
 	count     int
 	timeout   time.Duration
 	format    format
-	clock     *time.Location // of the times shown; nil: local
+	clock     *time.Location          // of the times shown; nil: local
+	began     func(*catalog.Snapshot) // told what is there at the start; nil: nobody
 }
 
 func (o *watchOptions) location() *time.Location {
@@ -57,8 +58,10 @@ Exit codes: 0 after --count changes or --timeout, 1 when --timeout comes before
 				return err
 			}
 			defer stop()
-			services, endpoints := c.Snapshot().Len()
-			fmt.Fprintf(a.Err, "Watching %s with %s. Ctrl-C ends it.\n", plural(services, "service"), plural(endpoints, "endpoint"))
+			o.began = func(s *catalog.Snapshot) {
+				services, endpoints := s.Len()
+				fmt.Fprintf(a.Err, "Watching %s with %s. Ctrl-C ends it.\n", plural(services, "service"), plural(endpoints, "endpoint"))
+			}
 			return o.stream(cmd.Context(), a.Out, c)
 		},
 	}
@@ -89,6 +92,9 @@ func (o *watchOptions) stream(ctx context.Context, out io.Writer, c *catalog.Cat
 	first, err := sub.Next(ctx)
 	if err != nil {
 		return o.ended(ctx, 0)
+	}
+	if o.began != nil {
+		o.began(first.Snapshot) // what comes now is seen
 	}
 	fresh := first.Snapshot.Freshness()
 	seen := 0

@@ -10,7 +10,7 @@ const (
 	// drainSettle is for what comes after this node's catalog knows: views that
 	// act on it, other nodes, connections that were on their way.
 	drainSettle = 500 * time.Millisecond
-	drainMost   = 2 * time.Second
+	drainMost   = 5 * time.Second
 	drainLook   = 10 * time.Millisecond
 	// drainLinger is how long the pod's network outlives its containers, so that
 	// what is still sent to it is refused by a kernel that knows the connection,

@@ -36,6 +36,7 @@ type reporter struct {
 	ours    map[catalog.Key]bool // false: it was
 	looks   map[catalog.Key]struct{}
 	notes   map[catalog.Key][]Problem // all that an Ingress has, if that changed
+	ripe    time.Time                 // when notes are told
 	leases  *leases
 	said    map[catalog.Key][]Problem
 	publish []networkingv1.IngressLoadBalancerIngress // what was written last
@@ -44,6 +45,9 @@ type reporter struct {
 const (
 	// reportGather is how long changes wait for each other.
 	reportGather = 20 * time.Millisecond
+	// reportRipe is how long a problem must last to be told: an Ingress and what it
+	// names come by watches of their own, in any order.
+	reportRipe = 300 * time.Millisecond
 	// reportWriters write status at the same time.
 	reportWriters = 16
 	// reportAgain is the wait after a status that could not be written.
@@ -84,6 +88,9 @@ func (r *reporter) tell(st *state, problems map[catalog.Key][]Problem) {
 		r.looks[k] = struct{}{}
 	}
 	clear(st.redrafted)
+	if len(r.notes) == 0 {
+		r.ripe = time.Now().Add(reportRipe)
+	}
 	for k, p := range problems {
 		r.notes[k] = p
 	}
@@ -104,10 +111,9 @@ func (r *reporter) run(ctx context.Context) {
 	defer r.leases.leave()
 	r.leases.beat(ctx)
 	for ctx.Err() == nil {
-		again := r.round(ctx, events)
 		var retry <-chan time.Time
-		if again {
-			retry = time.After(reportAgain)
+		if again := r.round(ctx, events); again > 0 {
+			retry = time.After(again)
 		}
 		select {
 		case <-ctx.Done():
@@ -125,8 +131,9 @@ func (r *reporter) run(ctx context.Context) {
 	}
 }
 
-// round writes what is to be written; again: something could not be.
-func (r *reporter) round(ctx context.Context, events record.EventRecorder) (again bool) {
+// round writes what is to be written; again: when there is more, 0: nothing is
+// left.
+func (r *reporter) round(ctx context.Context, events record.EventRecorder) (again time.Duration) {
 	want := addresses(r.leases.addresses())
 	r.mu.Lock()
 	all := r.publish == nil || !reflect.DeepEqual(want, r.publish)
@@ -142,14 +149,22 @@ func (r *reporter) round(ctx context.Context, events record.EventRecorder) (agai
 		}
 	}
 	notes := r.notes
-	r.looks, r.notes = map[catalog.Key]struct{}{}, map[catalog.Key][]Problem{}
+	if len(notes) > 0 {
+		again = max(time.Until(r.ripe), 0)
+	}
+	if again > 0 {
+		notes = nil
+	} else {
+		r.notes = map[catalog.Key][]Problem{}
+	}
+	r.looks = map[catalog.Key]struct{}{}
 	r.mu.Unlock()
 	r.publish = want
 
 	leads := r.leases.leads()
 	r.events(events, notes, leads)
 	if len(r.c.Publish) == 0 || !leads {
-		return false
+		return again
 	}
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -177,7 +192,9 @@ func (r *reporter) round(ctx context.Context, events record.EventRecorder) (agai
 			case ctx.Err() == nil:
 				r.log.Warn("the status of an Ingress could not be written", "ingress", k.String(), "error", err)
 				mu.Lock()
-				again = true
+				if again == 0 {
+					again = reportAgain
+				}
 				mu.Unlock()
 				r.mu.Lock()
 				r.looks[k] = struct{}{}
