@@ -32,7 +32,7 @@ func fill(v reflect.Value, r *rand.Rand, all bool) {
 		v.Set(reflect.ValueOf(metav1.NewMicroTime(time.UnixMicro(r.Int64N(1 << 53)))))
 		return
 	case metav1.FieldsV1:
-		v.Set(reflect.ValueOf(metav1.FieldsV1{Raw: []byte(`{"f:spec":{}}`)}))
+		v.Set(reflect.ValueOf(*metav1.NewFieldsV1(`{"f:spec":{}}`)))
 		return
 	case intstr.IntOrString:
 		v.Set(reflect.ValueOf(intstr.FromString("http")))
@@ -200,7 +200,7 @@ func benchmarkInstance() *Instance {
 		ObjectMeta: metav1.ObjectMeta{
 			Name: "i-000001", Namespace: "bench", UID: "4c9b4b1e-2c1e-4c8b-9a55-2b7a4b1e2c1e", ResourceVersion: "12345", Generation: 1, CreationTimestamp: metav1.Now(),
 			Labels:        map[string]string{LabelService: "app-00001"},
-			ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "apibench", Operation: "Update", APIVersion: "fingerpost.dev/v1alpha1", FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:spec":{"` + strings.Repeat("f", 280) + `":{}}}`)}}},
+			ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "apibench", Operation: "Update", APIVersion: "fingerpost.dev/v1alpha1", FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(`{"f:spec":{"` + strings.Repeat("f", 280) + `":{}}}`)}},
 		},
 		Spec: InstanceSpec{
 			Service: "app-00001", Address: "10.64.0.1", Ports: []InstancePort{{Name: "http", Port: 8080, Protocol: "TCP"}},
