@@ -15,12 +15,13 @@ import (
 // garbage, so a small live heap wants much headroom in proportion, and a large
 // one little. An idle process wants none: its memory is for others.
 const (
-	lookEvery    = 2 * time.Second
-	busyRate     = 16 << 20  // bytes allocated per second above which the process is busy
-	idleRate     = 2 << 20   // and below which it is at rest
-	headroom     = 128 << 20 // bytes of garbage before a collection when busy
-	nodeHeadroom = 16 << 20  // the same for a node, which has a small live heap, at the least
-	worthwhile   = 8 << 20   // bytes allocated since the last release
+	lookEvery    = 500 * time.Millisecond // a burst pays for an idle heap until then
+	calm         = 4                      // looks at rest before memory is given back
+	busyRate     = 16 << 20               // bytes allocated per second above which the process is busy
+	idleRate     = 2 << 20                // and below which it is at rest
+	headroom     = 128 << 20              // bytes of garbage before a collection when busy
+	nodeHeadroom = 16 << 20               // the same for a node, which has a small live heap, at the least
+	worthwhile   = 8 << 20                // bytes allocated since the last release
 	leastPercent = 50
 	mostPercent  = 1600
 )
@@ -83,7 +84,7 @@ func tuneMemory(ctx context.Context, node bool) error {
 	percent, busy := 0, node
 	metrics.Read(samples)
 	before := samples[1].Value.Uint64()
-	released := uint64(0)
+	released, resting := uint64(0), 0
 	for {
 		if p := gcPercent(samples[0].Value.Uint64(), busy, node); p != percent {
 			percent = p
@@ -97,9 +98,12 @@ func tuneMemory(ctx context.Context, node bool) error {
 		case <-t.C:
 			metrics.Read(samples)
 			allocs := samples[1].Value.Uint64()
-			rate := (allocs - before) / uint64(lookEvery/time.Second)
+			rate := (allocs - before) * uint64(time.Second/lookEvery)
 			before, busy = allocs, rate > busyRate
-			if rate < idleRate && allocs-released > worthwhile {
+			if resting++; rate >= idleRate {
+				resting = 0
+			}
+			if resting >= calm && allocs-released > worthwhile {
 				release()
 				released = allocs
 			}
